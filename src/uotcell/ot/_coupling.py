@@ -1,0 +1,193 @@
+"""The solved entropic unbalanced problem between two sets of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from numpy.typing import ArrayLike
+from ott.geometry.costs import CostFn
+
+from uotcell.ot._geometry import kernel_average, log_kernel_sum, pairwise_cost
+from uotcell.ot._inputs import as_key, as_points
+from uotcell.ot._sampling import AliasTable, alias_table, draw, draw_columns
+
+# Rows per block such that one block of costs holds about this many numbers (16 MB): measured fastest on CPU.
+TILE_ENTRIES = 4_000_000
+
+
+def default_tile(n_columns: int) -> int:
+    """Rows per block for a reduction over ``n_columns`` cells."""
+    return max(1, TILE_ENTRIES // max(1, n_columns))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UnbalancedCoupling:
+    """Entropic unbalanced coupling of a source and a target, kept as dual potentials instead of an n × m matrix.
+
+    The plan is ``π[i, j] = a[i] b[j] exp((f[i] + g[j] − c(xᵢ, yⱼ)/scale) / epsilon)``. Build it with
+    :func:`uotcell.ot.solve_unbalanced`.
+
+    Attributes
+    ----------
+    x, y
+        Source and target cells minus ``shift``, shapes ``(n, d)`` and ``(m, d)``, float32.
+    a, b
+        Their prior masses, shapes ``(n,)`` and ``(m,)``.
+    f, g
+        Dual potentials in units of ``scale``.
+    epsilon
+        Entropic regularisation in units of ``scale``.
+    tau
+        λ/(λ+ε) of the source and of the target side; 1 is balanced.
+    scale
+        The cost that counts as one, in units of the cost.
+    cost_fn
+        Cost between two cells.
+    shift
+        What was subtracted from both sides before squaring distances in float32, shape ``(d,)``, float64. Methods
+        take and return cells in the original coordinates.
+    anchors
+        Rows of the source and target cells the problem was solved on; ``None`` when on all of them.
+    source_weights, target_weights
+        Marginals of the plan, the rescaled measures ã and b̃; their sums are equal.
+    converged, n_iters, marginal_error
+        How the solve ended. ``marginal_error`` is the violated optimality condition as a share of the mass.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    a: jax.Array
+    b: jax.Array
+    f: jax.Array
+    g: jax.Array
+    epsilon: float
+    tau: tuple[float, float]
+    scale: float
+    cost_fn: CostFn
+    shift: np.ndarray
+    anchors: tuple[np.ndarray, np.ndarray] | None
+    source_weights: jax.Array
+    target_weights: jax.Array
+    converged: bool
+    n_iters: int
+    marginal_error: float
+
+    @property
+    def transported_mass(self) -> float:
+        """Total mass of the plan in the KL(π | a⊗b) convention, independent of the number of cells."""
+        return float(np.asarray(self.source_weights, np.float64).sum())
+
+    @property
+    def marginal_penalty(self) -> tuple[float, float]:
+        """Penalties λ of the source and of the target side in units of ``scale``; infinite when balanced."""
+        return tuple(np.inf if t == 1 else t * self.epsilon / (1 - t) for t in self.tau)
+
+    @property
+    def effective_sample_size(self) -> tuple[float, float]:
+        """(Σw)² / Σw² of the source and of the target weights, in cells."""
+        weights = (np.asarray(w, np.float64) for w in (self.source_weights, self.target_weights))
+        return tuple(float(w.sum() ** 2 / (w**2).sum()) for w in weights)
+
+    def source_rescaling(self, x: ArrayLike) -> np.ndarray:
+        """Mass multiplier of source cells, seen or not.
+
+        Parameters
+        ----------
+        x
+            Cells, shape ``(k, d)``.
+
+        Returns
+        -------
+        ``ã/a`` at every cell, shape ``(k,)``, float32; one means that the cell keeps its mass.
+        """
+        return np.asarray(jnp.exp((self.tau[0] - 1.0) * self._soft_minimum(x, source=True) / self.epsilon))
+
+    def target_rescaling(self, y: ArrayLike) -> np.ndarray:
+        """Mass multiplier ``b̃/b`` of target cells, seen or not; shape ``(k,)``, float32."""
+        return np.asarray(jnp.exp((self.tau[1] - 1.0) * self._soft_minimum(y, source=False) / self.epsilon))
+
+    def push(self, x: ArrayLike) -> np.ndarray:
+        """Entropic map: the mean of the target cells under the plan, given a source cell, seen or not.
+
+        The non-neural baseline (Pooladian & Niles-Weed 2021).
+
+        Parameters
+        ----------
+        x
+            Source cells, shape ``(k, d)``.
+
+        Returns
+        -------
+        Their images, shape ``(k, d)``, float32.
+        """
+        return self._average(x, source=True)
+
+    def pull(self, y: ArrayLike) -> np.ndarray:
+        """Entropic map from target to source; shapes as in :meth:`push`."""
+        return self._average(y, source=False)
+
+    def sample_marginals(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw ``n`` source and ``n`` target cells independently, in proportion to the rescaled weights.
+
+        Parameters
+        ----------
+        rng
+            Key or seed.
+        n
+            Number of draws.
+
+        Returns
+        -------
+        Row numbers into ``x`` and into ``y``, each of shape ``(n,)``.
+        """
+        rng_source, rng_target = jax.random.split(as_key(rng))
+        i, j = draw(rng_source, self._tables[0], (n,)), draw(rng_target, self._tables[1], (n,))
+        return np.asarray(i), np.asarray(j)
+
+    def sample_pairs(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw ``n`` pairs of cells from the plan itself; row numbers into ``x`` and ``y``, each ``(n,)``."""
+        rng_source, rng_target = jax.random.split(as_key(rng))
+        i = draw(rng_source, self._tables[0], (n,))
+        h, tile = jnp.log(self.b) + self.g / self.epsilon, default_tile(len(self.y))
+        columns = []
+        for start in range(0, n, tile):
+            cost = pairwise_cost(self.cost_fn, self.x[i[start : start + tile]], self.y)
+            log_weights = h - cost / (self.scale * self.epsilon)
+            columns.append(draw_columns(jax.random.fold_in(rng_target, start), log_weights))
+        return np.asarray(i), np.asarray(jnp.concatenate(columns))
+
+    @cached_property
+    def _tables(self) -> tuple[AliasTable, AliasTable]:
+        return alias_table(np.asarray(self.source_weights)), alias_table(np.asarray(self.target_weights))
+
+    def _kernel_arguments(self, points: ArrayLike, *, source: bool) -> dict:
+        """Query points in the coupling's coordinates against the cells, and log weights, of the other side."""
+        points = as_points(points, "x" if source else "y", dim=self.x.shape[1])
+        support, mass, potential = (self.y, self.b, self.g) if source else (self.x, self.a, self.f)
+        log_mass = jnp.log(mass)
+        if self.anchors is not None:
+            rows = self.anchors[1 if source else 0]
+            # Anchors stand for all cells of their side, so they carry the mass of the whole side.
+            log_mass = log_mass[rows] - logsumexp(log_mass[rows]) + jnp.log(mass.sum())
+            support, potential = support[rows], potential[rows]
+        return {
+            "x": jnp.asarray(points - self.shift, jnp.float32),
+            "y": support,
+            "h": log_mass + potential / self.epsilon,
+            "cost_fn": self.cost_fn,
+            "scale": self.scale,
+            "epsilon": self.epsilon,
+            "tile": default_tile(len(support)),
+        }
+
+    def _soft_minimum(self, points: ArrayLike, *, source: bool) -> jax.Array:
+        return -self.epsilon * log_kernel_sum(**self._kernel_arguments(points, source=source))
+
+    def _average(self, points: ArrayLike, *, source: bool) -> np.ndarray:
+        average = kernel_average(**self._kernel_arguments(points, source=source))
+        return (np.asarray(average) + self.shift).astype(np.float32)

@@ -1,0 +1,46 @@
+"""Checks of points, masses and keys before any computation."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def as_points(points: ArrayLike, name: str, *, dim: int | None = None) -> np.ndarray:
+    """Return points as a finite float array of shape ``(n_cells, n_dims)``, or say what is wrong with them."""
+    points = np.asarray(points)
+    if points.ndim != 2 or points.dtype.kind not in "fiub":
+        raise ValueError(
+            f"Expected `{name}` to be a dense numeric array of shape (n_cells, n_dims), "
+            f"found shape {points.shape} and dtype {points.dtype}."
+        )
+    if dim is not None and points.shape[1] != dim:
+        raise ValueError(f"Expected `{name}` to have {dim} dimensions, as in the fit, found {points.shape[1]}.")
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"Expected `{name}` to be finite, found NaN or inf in {bad.sum()} of {len(points)} rows "
+            f"(first: row {int(bad.argmax())}). Remove these cells or recompute the representation."
+        )
+    return points
+
+
+def as_mass(mass: ArrayLike | None, name: str, n: int) -> np.ndarray:
+    """Return masses as float64 of shape ``(n,)``; ``None`` gives every cell 1/n."""
+    if mass is None:
+        return np.full(n, 1.0 / n)
+    mass = np.asarray(mass, dtype=np.float64)
+    if mass.shape != (n,):
+        raise ValueError(f"Expected `{name}` to have shape ({n},), one mass per cell, found {mass.shape}.")
+    if not np.isfinite(mass).all() or (mass < 0).any() or mass.sum() <= 0:
+        raise ValueError(
+            f"Expected `{name}` to be finite, non-negative and not all zero, found minimum {mass.min():.3g} "
+            f"and sum {mass.sum():.3g}."
+        )
+    return mass
+
+
+def as_key(rng: jax.Array | int) -> jax.Array:
+    """Turn a seed into a jax key; pass a key through."""
+    return jax.random.key(rng) if isinstance(rng, (int, np.integer)) else rng

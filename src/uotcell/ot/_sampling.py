@@ -1,0 +1,77 @@
+"""Drawing cells in proportion to their mass: constant time per draw, whatever the number of cells."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class AliasTable(NamedTuple):
+    """Walker's alias table: two look-ups per draw, exact weights, rows of zero weight never drawn."""
+
+    accept: jax.Array
+    alias: jax.Array
+
+
+def alias_table(weights: np.ndarray, *, size: int | None = None) -> AliasTable:
+    """Build the table of a discrete measure (Vose 1991).
+
+    Parameters
+    ----------
+    weights
+        Non-negative masses, shape ``(n,)``; they need not sum to one.
+    size
+        Length of the table, at least ``n``; the rows added have no mass. Equal sizes share compiled programs.
+
+    Returns
+    -------
+    Table of length ``size``.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite, or all are zero.
+    """
+    mass = np.zeros(len(weights) if size is None else size)
+    mass[: len(weights)] = np.asarray(weights, dtype=np.float64)
+    total = mass.sum()
+    if not np.isfinite(total) or total <= 0 or mass.min() < 0:
+        raise ValueError(
+            f"Expected `weights` to be non-negative, finite and not all zero, found sum {total:.3g} and "
+            f"minimum {mass.min():.3g}."
+        )
+    share = (mass * (len(mass) / total)).tolist()
+    accept, alias = [1.0] * len(share), list(range(len(share)))
+    small = [i for i, s in enumerate(share) if s < 1.0]
+    large = [i for i, s in enumerate(share) if s >= 1.0]
+    while small and large:
+        low, high = small.pop(), large[-1]
+        accept[low], alias[low] = share[low], high
+        share[high] -= 1.0 - share[low]
+        if share[high] < 1.0:
+            small.append(large.pop())
+    # Rounding can leave rows in `small`; those without any mass must still never be drawn.
+    heaviest = int(mass.argmax())
+    for i in small:
+        if mass[i] == 0.0:
+            accept[i], alias[i] = 0.0, heaviest
+    return AliasTable(jnp.asarray(accept, jnp.float32), jnp.asarray(alias, jnp.int32))
+
+
+def draw(rng: jax.Array, table: AliasTable, shape: tuple[int, ...]) -> jax.Array:
+    """Draw row numbers of the given shape, independently and with replacement."""
+    rng_row, rng_accept = jax.random.split(rng)
+    row = jax.random.randint(rng_row, shape, 0, len(table.alias))
+    keep = jax.random.uniform(rng_accept, shape) < table.accept[row]
+    return jnp.where(keep, row, table.alias[row])
+
+
+def draw_columns(rng: jax.Array, log_weights: jax.Array) -> jax.Array:
+    """Draw one column per row with probability ∝ ``exp(log_weights)``, by inverting the row's cumulative sum."""
+    cumulative = jnp.cumsum(jax.nn.softmax(log_weights, axis=1), axis=1)
+    # float32 sums end near, not at, one: scale the uniform draw by what the row really sums to.
+    threshold = jax.random.uniform(rng, (len(log_weights), 1)) * cumulative[:, -1:]
+    return jnp.minimum((cumulative <= threshold).sum(axis=1), log_weights.shape[1] - 1)

@@ -1,0 +1,60 @@
+"""Cells over an embedding in scanpy's colours, drawn from a small copy so that scanpy changes nothing of the user's."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+
+def colored_cells(adata: AnnData, basis: str, embedding: np.ndarray, color: str | None) -> AnnData:
+    """Copy the embedding ``(n_cells, 2)``, the values of `color` and the colours stored for it."""
+    import pandas as pd
+    from anndata import AnnData
+
+    obs = pd.DataFrame(index=np.arange(adata.n_obs).astype(str))
+    uns = {}
+    if color is not None:
+        obs[color] = _values(adata, color)
+        stored = f"{color}_colors"
+        if stored in adata.uns:
+            uns[stored] = adata.uns[stored]
+    return AnnData(obs=obs, obsm={basis: embedding}, uns=uns)
+
+
+def draw_cells(cells: AnnData, basis: str, color: str | None, *, ax: Axes, title: str, **style) -> None:
+    """Scatter the cells in `ax` without a frame."""
+    import scanpy as sc
+
+    style["legend_fontoutline"] = 2  # of labels on the data, which are read over streams
+
+    with warnings.catch_warnings():
+        # scanpy up to 1.12 calls a method that matplotlib 3.11 announces to deprecate.
+        warnings.filterwarnings("ignore", "The set_bad function", PendingDeprecationWarning)
+        sc.pl.embedding(cells, basis, color=color, title=title, ax=ax, frameon=False, show=False, **style)
+
+
+def keep_colors(adata: AnnData, cells: AnnData, color: str | None) -> None:
+    """Store the colours scanpy gave to the categories, so that the next plot, of a subset too, uses the same."""
+    stored = f"{color}_colors"
+    # A view is left alone: writing to it would copy its data.
+    if stored in cells.uns and not adata.is_view:
+        adata.uns[stored] = cells.uns[stored]
+
+
+def _values(adata: AnnData, color: str):
+    """Values of a column of ``.obs`` or of a gene, in ``.raw`` if there is one, as scanpy has it."""
+    if color in adata.obs:
+        return adata.obs[color].array
+    genes = adata if adata.raw is None else adata.raw
+    if color in genes.var_names:
+        return genes.obs_vector(color)
+    raise KeyError(
+        f"Expected `color` to be a column of `adata.obs`, {list(adata.obs)}, or one of the {len(genes.var_names)} gene "
+        f"names, found {color!r}. Add it to `adata.obs` or choose another `color`."
+    )

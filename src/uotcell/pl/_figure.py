@@ -1,0 +1,39 @@
+"""The figure around a plot: where it is drawn, whether it is shown, room for its legend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def show_figure(ax: Axes, *, show: bool | None, own_figure: bool) -> None:
+    """Show the figure of `ax` if asked to.
+
+    ``show=None`` follows ``scanpy.settings.autoshow``, but only where there is a window to show and the figure is
+    ours: axes that were passed in belong to a figure that may not be finished.
+    """
+    import scanpy as sc
+    from matplotlib import pyplot as plt
+
+    if show is None:
+        has_window = ax.figure.canvas.required_interactive_framework is not None
+        show = bool(sc.settings.autoshow) and own_figure and has_window
+    if show:
+        plt.show()
+
+
+def widen_for_legend(ax: Axes) -> None:
+    """Widen the figure of `ax` until a legend to the right is inside; the axes keep their size in inches."""
+    legend, figure = ax.get_legend(), ax.figure
+    if legend is None:
+        return
+    excess = (legend.get_window_extent().x1 - figure.bbox.x1) / figure.dpi
+    if excess <= 0:
+        return
+    width, height = figure.get_size_inches()
+    wider = width + excess + 0.1
+    box = ax.get_position()
+    figure.set_size_inches(wider, height)
+    ax.set_position([box.x0 * width / wider, box.y0, box.width * width / wider, box.height])

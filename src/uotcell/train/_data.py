@@ -1,0 +1,153 @@
+"""Cells on the device, split and ready to be drawn from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ott.geometry.costs import CostFn
+
+from uotcell.methods import Batch, Moments
+from uotcell.ot import UnbalancedCoupling
+from uotcell.ot._geometry import PointGeometry
+from uotcell.ot._sampling import AliasTable, alias_table, draw
+from uotcell.ot._sinkhorn import sinkhorn
+
+# Most held-out cells per side that validation looks at: keeps it to a small part of a run.
+VALID_CELLS = 512
+BATCH_SWEEPS, BATCH_THRESHOLD = 2_000, 1e-3
+
+
+class TrainingData(NamedTuple):
+    """Training cells, padded to a power of two so that pairs of similar size share compiled programs.
+
+    ``x, y`` are in the coupling's coordinates; training sees ``(x − shift) / scale``. The tables draw rows in
+    proportion to the rescaled weights, or to the prior masses when batches are rescaled one by one.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    source_table: AliasTable
+    target_table: AliasTable
+    shift: jax.Array
+    scale: jax.Array
+
+
+class HeldOut(NamedTuple):
+    """Held-out cells in the coordinates of training, with rescaled weights; rows of zero weight are padding."""
+
+    x: jax.Array
+    y: jax.Array
+    a: jax.Array
+    b: jax.Array
+
+
+class BatchProblem(NamedTuple):
+    """What every batch is rescaled with when ``rescaling="minibatch"``: the pair's own cost, scale, ε and masses."""
+
+    cost_fn: CostFn
+    cost_scale: jax.Array
+    epsilon: jax.Array
+    mass: tuple[jax.Array, jax.Array]
+
+    @classmethod
+    def of(cls, coupling: UnbalancedCoupling) -> BatchProblem:
+        """Take the problem of a coupling."""
+        return cls(coupling.cost_fn, coupling.scale, coupling.epsilon, (coupling.a.sum(), coupling.b.sum()))
+
+
+def split_rows(rng: jax.Array, n: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ``n`` cells to train on and to hold out, each ascending."""
+    n_held_out = round(fraction * n)
+    order = np.asarray(jax.random.permutation(rng, n))
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+
+def training_data(
+    coupling: UnbalancedCoupling, rows: np.ndarray, columns: np.ndarray, *, rescaling: str
+) -> tuple[TrainingData, Moments]:
+    """Put the given cells on the device; return them with the moments of the rescaled measures."""
+    x, y = np.asarray(coupling.x)[rows], np.asarray(coupling.y)[columns]
+    a, b = np.asarray(coupling.source_weights)[rows], np.asarray(coupling.target_weights)[columns]
+    (mean_x, cov_x), (mean_y, cov_y) = _moments(x, a), _moments(y, b)
+    shift = (mean_x + mean_y) / 2
+    scale = float(np.sqrt((np.trace(cov_x) + np.trace(cov_y)) / (2 * len(shift))))
+    # Measures without spread (one cell each) leave no scale to take; their distance, or one, will do.
+    scale = scale or float(np.linalg.norm(mean_x - mean_y)) or 1.0
+    moments = Moments((mean_x - shift) / scale, cov_x / scale**2, (mean_y - shift) / scale, cov_y / scale**2)
+    if rescaling == "minibatch":
+        a, b = np.asarray(coupling.a)[rows], np.asarray(coupling.b)[columns]
+    data = TrainingData(
+        *(_pad(points) for points in (x, y)),
+        *(alias_table(mass, size=_bucket(len(mass))) for mass in (a, b)),
+        jnp.asarray(shift, jnp.float32),
+        jnp.asarray(scale, jnp.float32),
+    )
+    return data, moments
+
+
+def held_out(coupling: UnbalancedCoupling, rows: np.ndarray, columns: np.ndarray, data: TrainingData) -> HeldOut:
+    """Put held-out cells on the device, at most ``VALID_CELLS`` a side, in the coordinates of training."""
+    # Rows come in random order of cells sorted by row number: thin them evenly instead of taking the first ones.
+    rows, columns = (side[:: -(-len(side) // VALID_CELLS)] for side in (rows, columns))
+    points = ((_pad(np.asarray(p)[r]) - data.shift) / data.scale for p, r in ((coupling.x, rows), (coupling.y, columns)))
+    weights = (
+        _pad(np.asarray(w)[r]) for w, r in ((coupling.source_weights, rows), (coupling.target_weights, columns))
+    )
+    return HeldOut(*points, *weights)
+
+
+def draw_global(rng: jax.Array, data: TrainingData, shape: tuple[int, int]) -> Batch:
+    """Draw batches from the rescaled measures: table look-ups."""
+    rng_source, rng_target = jax.random.split(rng)
+    x, y = data.x[draw(rng_source, data.source_table, shape)], data.y[draw(rng_target, data.target_table, shape)]
+    return Batch((x - data.shift) / data.scale, (y - data.shift) / data.scale)
+
+
+def draw_minibatch(
+    rng: jax.Array, data: TrainingData, shape: tuple[int, int], problem: BatchProblem, tau: tuple[float, float]
+) -> tuple[Batch, jax.Array]:
+    """Draw batches from the prior measures and rescale each by a coupling of its own, as published.
+
+    Returns the batches and the largest marginal error of their couplings.
+    """
+    n_batches, batch_size = shape
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        rng_x, rng_y, rng_row, rng_column = jax.random.split(key, 4)
+        x = data.x[draw(rng_x, data.source_table, (batch_size,))]
+        y = data.y[draw(rng_y, data.target_table, (batch_size,))]
+        source, target, error = rescale_batch(x, y, problem, tau)
+        rows = jax.random.categorical(rng_row, jnp.log(source), shape=(batch_size,))
+        columns = jax.random.categorical(rng_column, jnp.log(target), shape=(batch_size,))
+        return x[rows], y[columns], error
+
+    x, y, errors = jax.lax.map(one, jax.random.split(rng, n_batches))
+    return Batch((x - data.shift) / data.scale, (y - data.shift) / data.scale), errors.max()
+
+
+def rescale_batch(x: jax.Array, y: jax.Array, problem: BatchProblem, tau: tuple[float, float]):
+    """Rescaled weights of a batch drawn from the prior measures, and the marginal error of its coupling."""
+    a, b = (jnp.full(len(p), mass / len(p)) for p, mass in zip((x, y), problem.mass, strict=True))
+    geometry = PointGeometry(x, y, a, b, problem.cost_fn, problem.cost_scale, problem.epsilon)
+    solution = sinkhorn(geometry, tau=tau, threshold=BATCH_THRESHOLD, max_iterations=BATCH_SWEEPS)
+    return solution.source_weights, solution.target_weights, solution.marginal_error
+
+
+def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    points, weights = points.astype(np.float64), weights.astype(np.float64) / weights.sum(dtype=np.float64)
+    mean = weights @ points
+    return mean, (weights * (points - mean).T) @ (points - mean)
+
+
+def _bucket(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _pad(array: np.ndarray) -> jax.Array:
+    out = np.zeros((_bucket(len(array)), *array.shape[1:]), np.float32)
+    out[: len(array)] = array
+    return jnp.asarray(out)
