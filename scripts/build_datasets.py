@@ -17,7 +17,7 @@ import scanpy as sc
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-N_COMPONENTS = 50
+N_COMPONENTS = 30
 N_NEIGHBORS = 15
 N_TOP_GENES_HEMATOPOIESIS = 1_000
 SEED = 0
@@ -54,8 +54,9 @@ def read_source(folder: Path, name: str) -> ad.AnnData:
 def build_reprogramming(raw: ad.AnnData) -> ad.AnnData:
     """Reprogramming to induced pluripotent stem cells; already log-normalised and restricted to variable genes."""
     adata = empty_copy(raw, raw.X, cell_type=raw.obs["cell_type"])
-    # Not the sequencing batch: moscot's tests drew these labels at random (RandomState(42).choice((0, 1, 2), 1000)).
-    adata.obs["batch"] = pd.Categorical(raw.obs["batch"].astype(str))
+    # The published column "batch" is left behind: moscot's tests drew it at random. Names such as
+    # D10.5_serum_C1_ATTGGACGTCTTCAAG-1 hold the lane, here C1.
+    adata.obs["lane"] = pd.Categorical(adata.obs_names.str.split("_").str[2])
     # The published file keeps variable genes only, chosen on more cells than these: a gene is flagged unless
     # no cell here expresses it, and leaving those out changes nothing in the PCA.
     adata.var["highly_variable"] = np.asarray((adata.X > 0).sum(axis=0)).ravel() > 0

@@ -126,7 +126,7 @@ def test_history_read_from_disk(adata, tmp_path):
         ({"pairs": []}, r"found \[\]"),
         (
             {"key": "mine"},
-            r"history of 'mine', found \['uot'\]\. Run `uc\.tl\.fit_trajectory\(.*key_added='mine'\)` first",
+            r"history of 'mine', found \['uot'\]\. Run `uc\.tl\.fit_traj.*key_added='mine'\)` first",
         ),
     ],
 )

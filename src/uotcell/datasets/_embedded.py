@@ -35,12 +35,12 @@ def reprogramming() -> ad.AnnData:
     - ``.X``: CSR float32 (1000, 1479), log1p of counts scaled to 10,000 per cell over these genes.
     - ``.obs["day"]``: float64 (1000,), days since the start: 10, 10.5 or 11.
     - ``.obs["cell_type"]``: categorical (1000,).
-    - ``.obs["batch"]``: categorical (1000,), "0", "1" or "2". Random labels from the file's first use in a test suite:
-      they say nothing about how a cell was sequenced. The lane is the middle of the cell's name, C1 or C2.
+    - ``.obs["lane"]``: categorical (1000,), "C1" or "C2", the part of the cell's name between medium and barcode. Both
+      lanes hold cells of every day.
     - ``.var["highly_variable"]``: bool (1479,), the genes the PCA used: the 1,108 that some cell here expresses.
     - ``.var["mean"]``: float64 (1479,), mean of ``.X``, which the PCA subtracts.
-    - ``.varm["PCs"]``: float32 (1479, 50), orthonormal loadings, zero for genes the PCA did not use.
-    - ``.obsm["X_pca"]``: float32 (1000, 50), ``(X − mean) @ PCs``, fitted on the cells of all days together.
+    - ``.varm["PCs"]``: float32 (1479, 30), orthonormal loadings, zero for genes the PCA did not use.
+    - ``.obsm["X_pca"]``: float32 (1000, 30), ``(X − mean) @ PCs``, fitted on the cells of all days together.
     - ``.obsm["X_umap"]``: float32 (1000, 2), UMAP of the 15 nearest neighbours in ``X_pca``.
     - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, time_key, cell_type_key.
 
@@ -99,8 +99,8 @@ def hematopoiesis() -> ad.AnnData:
     - ``.obs["cell_type"]``: categorical (781,), called ``state`` where it was published.
     - ``.var["highly_variable"]``: bool (2481,), the 1,000 genes the PCA used (scanpy, flavour "seurat").
     - ``.var["mean"]``: float64 (2481,), mean of ``.X``, which the PCA subtracts.
-    - ``.varm["PCs"]``: float32 (2481, 50), orthonormal loadings, zero for genes the PCA did not use.
-    - ``.obsm["X_pca"]``: float32 (781, 50), ``(X − mean) @ PCs``, fitted on the cells of all days together.
+    - ``.varm["PCs"]``: float32 (2481, 30), orthonormal loadings, zero for genes the PCA did not use.
+    - ``.obsm["X_pca"]``: float32 (781, 30), ``(X − mean) @ PCs``, fitted on the cells of all days together.
     - ``.obsm["X_umap"]``: float32 (781, 2), UMAP of the 15 nearest neighbours in ``X_pca``.
     - ``.obsm["X_spring"]``: float32 (781, 2), the authors' SPRING layout.
     - ``.obsm["X_clone"]``: CSR float32 (781, 339), 1 where the cell carries the barcode.

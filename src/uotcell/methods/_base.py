@@ -49,6 +49,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     samples: ClassVar[Literal["marginals", "pairs"]]
+    default_n_iters: ClassVar[int] = 3_000
 
     learning_rate: float = 1e-3
     decay: Literal["cosine", "constant"] = "cosine"

@@ -62,6 +62,7 @@ class ICNN(Method):
     positive_weights: Literal["softplus", "penalty"] = "softplus"
     penalty: float = 1.0
     initial_map: Literal["gaussian", "identity"] = "gaussian"
+    learning_rate: float = 2e-2
     beta1: float = 0.5
     beta2: float = 0.9
 
@@ -191,7 +192,7 @@ def _negative_part(params) -> jax.Array:
 
 
 def _clip(params):
-    return type(params)({
-        name: jax.tree.map(lambda w: jnp.maximum(w, 0.0), value) if name in ("between", "out") else value
-        for name, value in params.items()
-    })  # fmt: skip
+    """Set negative weights between layers to zero."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: jnp.maximum(leaf, 0.0) if path[0].key in ("between", "out") else leaf, params
+    )

@@ -111,7 +111,7 @@ class UnbalancedCoupling:
         """Mass multiplier ``b̃/b`` of target cells, seen or not; shape ``(k,)``, float32."""
         return np.asarray(jnp.exp((self.tau[1] - 1.0) * self._soft_minimum(y, source=False) / self.epsilon))
 
-    def push(self, x: ArrayLike) -> np.ndarray:
+    def push(self, x: ArrayLike, *, columns: np.ndarray | None = None) -> np.ndarray:
         """Entropic map: the mean of the target cells under the plan, given a source cell, seen or not.
 
         The non-neural baseline (Pooladian & Niles-Weed 2021).
@@ -120,12 +120,14 @@ class UnbalancedCoupling:
         ----------
         x
             Source cells, shape ``(k, d)``.
+        columns
+            Rows of the target the mean is taken over; all by default.
 
         Returns
         -------
         Their images, shape ``(k, d)``, float32.
         """
-        return self._average(x, source=True)
+        return self._average(x, source=True, support=columns)
 
     def pull(self, y: ArrayLike) -> np.ndarray:
         """Entropic map from target to source; shapes as in :meth:`push`."""
@@ -165,29 +167,30 @@ class UnbalancedCoupling:
     def _tables(self) -> tuple[AliasTable, AliasTable]:
         return alias_table(np.asarray(self.source_weights)), alias_table(np.asarray(self.target_weights))
 
-    def _kernel_arguments(self, points: ArrayLike, *, source: bool) -> dict:
+    def _kernel_arguments(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None) -> dict:
         """Query points in the coupling's coordinates against the cells, and log weights, of the other side."""
         points = as_points(points, "x" if source else "y", dim=self.x.shape[1])
-        support, mass, potential = (self.y, self.b, self.g) if source else (self.x, self.a, self.f)
+        cells, mass, potential = (self.y, self.b, self.g) if source else (self.x, self.a, self.f)
         log_mass = jnp.log(mass)
-        if self.anchors is not None:
-            rows = self.anchors[1 if source else 0]
-            # Anchors stand for all cells of their side, so they carry the mass of the whole side.
-            log_mass = log_mass[rows] - logsumexp(log_mass[rows]) + jnp.log(mass.sum())
-            support, potential = support[rows], potential[rows]
+        if support is None and self.anchors is not None:
+            support = self.anchors[1 if source else 0]
+        if support is not None:
+            # These stand for all cells of their side, so they carry the mass of the whole side.
+            log_mass = log_mass[support] - logsumexp(log_mass[support]) + jnp.log(mass.sum())
+            cells, potential = cells[support], potential[support]
         return {
             "x": jnp.asarray(points - self.shift, jnp.float32),
-            "y": support,
+            "y": cells,
             "h": log_mass + potential / self.epsilon,
             "cost_fn": self.cost_fn,
             "scale": self.scale,
             "epsilon": self.epsilon,
-            "tile": default_tile(len(support)),
+            "tile": default_tile(len(cells)),
         }
 
     def _soft_minimum(self, points: ArrayLike, *, source: bool) -> jax.Array:
         return -self.epsilon * log_kernel_sum(**self._kernel_arguments(points, source=source))
 
-    def _average(self, points: ArrayLike, *, source: bool) -> np.ndarray:
-        average = kernel_average(**self._kernel_arguments(points, source=source))
+    def _average(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None) -> np.ndarray:
+        average = kernel_average(**self._kernel_arguments(points, source=source, support=support))
         return (np.asarray(average) + self.shift).astype(np.float32)

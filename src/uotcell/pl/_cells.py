@@ -49,11 +49,14 @@ def keep_colors(adata: AnnData, cells: AnnData, color: str | None) -> None:
 
 def _values(adata: AnnData, color: str):
     """Values of a column of ``.obs`` or of a gene, in ``.raw`` if there is one, as scanpy has it."""
+    from scipy.sparse import issparse
+
     if color in adata.obs:
         return adata.obs[color].array
     genes = adata if adata.raw is None else adata.raw
     if color in genes.var_names:
-        return genes.obs_vector(color)
+        column = genes.X[:, genes.var_names.get_loc(color)]
+        return np.ravel(column.toarray() if issparse(column) else column)
     raise KeyError(
         f"Expected `color` to be a column of `adata.obs`, {list(adata.obs)}, or one of the {len(genes.var_names)} gene "
         f"names, found {color!r}. Add it to `adata.obs` or choose another `color`."

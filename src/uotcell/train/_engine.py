@@ -20,8 +20,10 @@ from uotcell.train._device import describe_device, warn_if_gpu_unused
 from uotcell.train._history import History
 from uotcell.train._program import Carry, Settings, averaged, train_chunk, valid_divergence
 
-# ε of the validation divergence, in units of the coupling's cost scale: depends on the data, not on τ.
-VALID_EPSILON = 0.05
+# ε of the validation divergence, in units of the coupling's cost scale: it depends on the data, not on τ. Smaller ε
+# only sees sampling noise: with 183 cells in 30 dimensions, two halves of one population are as far apart at 0.05 as
+# two time points are (211 against 244), while at 0.3 they are a third as far (23 against 76).
+VALID_EPSILON = 0.3
 
 
 class Run(NamedTuple):
@@ -40,7 +42,7 @@ def fit(
     coupling: UnbalancedCoupling,
     *,
     n_iters: int,
-    batch_size: int = 512,
+    batch_size: int = 256,
     rng: jax.Array | int = 0,
     rescaling: str = "global",
     valid_fraction: float = 0.1,
@@ -107,7 +109,7 @@ def fit(
     history = History(device=describe_device(), valid_epsilon=VALID_EPSILON * coupling.scale)
     warn_if_gpu_unused()
     if run.valid is not None:
-        history.baseline = _baselines(run, coupling, history)
+        history.baseline = _baselines(run, coupling, columns, history)
     params = _train(run, method.init(rng_init, coupling.x.shape[1], moments), patience, history, progress)
     shift = coupling.shift + np.asarray(data.shift, np.float64)
     return TransportMap(method=method, params=params, shift=shift, scale=float(data.scale)), history
@@ -156,11 +158,11 @@ def _validate(run: Run, push: Callable, params: Any, history: History) -> float:
     return float(value) * scale**2 if converged else np.nan
 
 
-def _baselines(run: Run, coupling: UnbalancedCoupling, history: History) -> dict[str, float]:
-    """Validation divergence of the identity and of the entropic map, which knows the held-out cells."""
+def _baselines(run: Run, coupling: UnbalancedCoupling, columns: np.ndarray, history: History) -> dict[str, float]:
+    """Validation divergence of the identity and of the entropic map towards the training targets alone."""
     x, shift, scale = run.valid.x, np.asarray(run.data.shift) + coupling.shift, float(run.data.scale)
-    entropic = jnp.asarray((coupling.push(np.asarray(x) * scale + shift) - shift) / scale, jnp.float32)
-    images = {"identity": x, "entropic map": entropic}
+    image = coupling.push(np.asarray(x) * scale + shift, columns=columns)
+    images = {"identity": x, "entropic map": jnp.asarray((image - shift) / scale, jnp.float32)}
     return {name: _validate(run, _given_image, image, history) for name, image in images.items()}
 
 

@@ -1,0 +1,311 @@
+"""Transport between time points of one AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from anndata import AnnData
+from numpy.typing import ArrayLike
+from ott.geometry.costs import CostFn
+
+from uotcell.methods import Method
+from uotcell.ot import solve_unbalanced
+from uotcell.problems._base import DEFAULT_TAU, FittedPair, package_versions, plain, resolve_method
+from uotcell.problems._pairs import choose_pairs
+from uotcell.problems._representation import check_representation, representation
+from uotcell.problems._times import parse_times
+from uotcell.train import fit
+
+MIN_CELLS = 10
+
+
+class TemporalProblem:
+    """Unbalanced maps between the time points of a population that was sampled destructively.
+
+    Use as ``TemporalProblem(adata).prepare(...).solve(...).write(...)``, or all at once through
+    :func:`uotcell.tl.fit_trajectory`. Nothing is written into ``adata`` before :meth:`write`.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with unique ``.obs_names``, in memory or backed.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> problem = uc.problems.TemporalProblem(uc.datasets.reprogramming()).prepare("day")
+    >>> problem.pairs
+    [(10.0, 10.5), (10.5, 11.0)]
+    """
+
+    def __init__(self, adata: AnnData):
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"Expected `adata` to be an AnnData, found {type(adata).__name__}.")
+        if not adata.obs_names.is_unique:
+            repeated = adata.obs_names[adata.obs_names.duplicated()][0]
+            raise ValueError(
+                f"Expected `adata.obs_names` to be unique, found {repeated!r} more than once. "
+                "Run `adata.obs_names_make_unique()`."
+            )
+        self.adata = adata
+        self.fitted: dict[tuple, FittedPair] = {}
+
+    def prepare(
+        self,
+        time_key: str,
+        *,
+        use_rep: str = "X_pca",
+        layer: str | None = None,
+        policy: str | Sequence[tuple] = "sequential",
+        reference=None,
+        growth_key: str | None = None,
+    ) -> TemporalProblem:
+        """Choose the pairs and check their cells.
+
+        Parameters
+        ----------
+        time_key
+            Column of ``.obs``: numbers, ordered categories or strings with one number such as "E14.5".
+        use_rep
+            Representation the cells are mapped in: a key of ``.obsm``, or ``"X"``.
+        layer
+            With ``use_rep="X"``, take this layer instead of ``.X``.
+        policy
+            ``"sequential"``: each time point to the next. ``"star"``: ``reference`` to every later time point. Or a
+            list of (source, target) labels.
+        reference
+            Source of the star; the first time point by default.
+        growth_key
+            Column of ``.obs`` with the expected number of descendants of a cell until the target. Multiplies the mass
+            of source cells; the masses of a time point are then normalised to sum to one.
+
+        Returns
+        -------
+        The problem itself.
+
+        Raises
+        ------
+        KeyError
+            If ``time_key``, ``use_rep``, ``layer`` or ``growth_key`` does not exist.
+        ValueError
+            If times, cells or growth cannot be used; the message says what to do.
+        """
+        adata = self.adata
+        for name, key in (("time_key", time_key), ("growth_key", growth_key)):
+            if key is not None and key not in adata.obs:
+                raise KeyError(f"Expected `{name}` to be a column of `adata.obs` {list(adata.obs)}, found {key!r}.")
+        check_representation(adata, use_rep, layer)
+        times = parse_times(adata.obs[time_key])
+        pairs = choose_pairs(times, policy, reference)
+        labels = adata.obs[time_key].to_numpy()
+        rows = {label: np.flatnonzero(labels == label) for pair in pairs for label in pair}
+        for label, cells in rows.items():
+            if len(cells) < MIN_CELLS:
+                raise ValueError(
+                    f"Expected at least {MIN_CELLS} cells at every time point, found {len(cells)} at {label!r}. Merge it "
+                    "with a neighbouring time point, or leave it out with `policy`."
+                )
+        growth = None if growth_key is None else _growth(adata, growth_key, [rows[source] for source, _ in pairs])
+        cells = {label: representation(adata, index, use_rep, layer) for label, index in rows.items()}
+        self._times, self._rows, self._cells, self._growth = times, rows, cells, growth
+        self.pairs = pairs
+        self.fitted = {}
+        self.params = {
+            "time_key": time_key,
+            "use_rep": use_rep,
+            "layer": layer,
+            "policy": policy if isinstance(policy, str) else "explicit",
+            "growth_key": growth_key,
+        }
+        return self
+
+    def solve(
+        self,
+        method: str | Method = "icnn",
+        *,
+        tau: float | tuple[float, float] | None = None,
+        marginal_penalty: float | tuple[float, float] | None = None,
+        epsilon: float = 0.01,
+        cost: str | CostFn = "sqeuclidean",
+        scale_cost: str | float = "mean",
+        anchors: int | None = None,
+        n_iters: int | None = None,
+        batch_size: int = 256,
+        rescaling: str = "global",
+        valid_fraction: float = 0.1,
+        patience: int | None = None,
+        ema_decay: float | None = None,
+        rng: jax.Array | int = 0,
+        progress: bool = True,
+    ) -> TemporalProblem:
+        """Solve the coupling of every pair and train a map on it.
+
+        Parameters
+        ----------
+        method
+            Estimator, or the name of one with its defaults: ``"icnn"``.
+        tau, marginal_penalty, epsilon, cost, scale_cost, anchors
+            The coupling, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given.
+        n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, progress
+            The training, see :func:`uotcell.train.fit`; ``n_iters`` defaults to what suits the method.
+        rng
+            Key or seed. The same one gives bit-equal results on the same machine.
+
+        Returns
+        -------
+        The problem itself.
+
+        Raises
+        ------
+        uotcell.ConvergenceError
+            If a coupling or a training run fails; ``adata`` is then untouched.
+        """
+        self._require("params", "prepare")
+        method = resolve_method(method)
+        tau = DEFAULT_TAU if tau is None and marginal_penalty is None else tau
+        n_iters = method.default_n_iters if n_iters is None else n_iters
+        coupled = {
+            "epsilon": epsilon, "tau": tau, "marginal_penalty": marginal_penalty, "cost": cost,
+            "scale_cost": scale_cost, "anchors": anchors,
+        }  # fmt: skip
+        trained = {
+            "n_iters": n_iters, "batch_size": batch_size, "rescaling": rescaling, "valid_fraction": valid_fraction,
+            "patience": patience, "ema_decay": ema_decay,
+        }  # fmt: skip
+        key = jax.random.key(rng) if isinstance(rng, (int, np.integer)) else rng
+        fitted = {}
+        for i, (source, target) in enumerate(self.pairs):
+            rng_coupling, rng_training = jax.random.split(jax.random.fold_in(key, i))
+            x, y = self._cells[source], self._cells[target]
+            a = None if self._growth is None else self._growth[i]
+            coupling = solve_unbalanced(x, y, a=a, rng=rng_coupling, **coupled)
+            transport_map, history = fit(method, coupling, rng=rng_training, progress=progress, **trained)
+            fitted[source, target] = FittedPair(
+                source=source,
+                target=target,
+                source_rows=self._rows[source],
+                target_rows=self._rows[target],
+                time_difference=self._times[target] - self._times[source],
+                coupling=coupling,
+                transport_map=transport_map,
+                history=history,
+            )
+        self.fitted = fitted
+        self.params |= {"method": method, **coupled, **trained, "rng": np.asarray(jax.random.key_data(key))}
+        if isinstance(rng, (int, np.integer)):
+            self.params["rng"] = int(rng)
+        return self
+
+    def __getitem__(self, pair: tuple) -> FittedPair:
+        """Return one fitted pair by its (source, target) labels."""
+        self._require("fitted", "solve")
+        if pair not in self.fitted:
+            raise KeyError(f"Expected one of the pairs {list(self.fitted)}, found {pair!r}.")
+        return self.fitted[pair]
+
+    def push(self, x: ArrayLike | AnnData, source, target, *, batch_size: int = 16_384) -> np.ndarray:
+        """Map cells, seen in the fit or not, from the source to the target time.
+
+        Parameters
+        ----------
+        x
+            Cells as an array ``(n, n_dims)`` or an AnnData with the representation of the fit.
+        source, target
+            Labels of a fitted pair.
+        batch_size
+            Cells mapped at a time, which bounds memory.
+
+        Returns
+        -------
+        Their images, shape ``(n, n_dims)``, float32.
+        """
+        return self[source, target].transport_map.push(self._points(x), batch_size=batch_size)
+
+    def pull(self, y: ArrayLike | AnnData, source, target, *, batch_size: int = 16_384) -> np.ndarray:
+        """Map cells from the target time of a fitted pair back to its source; shapes as in :meth:`push`."""
+        return self[source, target].transport_map.pull(self._points(y), batch_size=batch_size)
+
+    def write(self, key_added: str = "uot") -> None:
+        """Write the fit into ``adata``, all slots together.
+
+        Where a cell is a source (or target) of several pairs, the pair with the shortest time difference counts.
+
+        Parameters
+        ----------
+        key_added
+            Prefix and name of the slots.
+
+        Returns
+        -------
+        Nothing; sets these slots of ``adata``:
+
+        - ``.obsm["<key_added>_push"]``: float32 ``(n_cells, n_dims)``, images at the target time, NaN for no source.
+        - ``.obsm["<key_added>_velocity"]``: float32 ``(n_cells, n_dims)``, (image − cell) per unit of time.
+        - ``.obs["<key_added>_source_weight"]``: float32, mass multiplier as a source, 1 = unchanged, NaN for none.
+        - ``.obs["<key_added>_target_weight"]``: float32, the same as a target.
+        - ``.uns["<key_added>"]``: dict of ``params``, ``pairs``, ``history`` and ``metrics``.
+        """
+        self._require("fitted", "solve")
+        n_cells = self.adata.n_obs
+        n_dims = next(iter(self._cells.values())).shape[1]
+        push, velocity = (np.full((n_cells, n_dims), np.nan, np.float32) for _ in range(2))
+        source_weight, target_weight = (np.full(n_cells, np.nan, np.float32) for _ in range(2))
+        # The longest time difference first, so that the shortest is what remains.
+        for pair in sorted(self.fitted.values(), key=lambda pair: -pair.time_difference):
+            cells = self._cells[pair.source]
+            image = pair.transport_map.push(cells)
+            push[pair.source_rows] = image
+            velocity[pair.source_rows] = (image - cells) / pair.time_difference
+            source_weight[pair.source_rows] = np.asarray(pair.coupling.source_weights) * len(pair.source_rows)
+            target_weight[pair.target_rows] = np.asarray(pair.coupling.target_weights) * len(pair.target_rows)
+        if not np.isfinite(push).all(axis=1).sum() == np.isfinite(source_weight).sum():
+            raise FloatingPointError("Expected finite images of all source cells, found NaN: the map overflows float32.")
+        pairs = list(self.fitted.values())
+        uns = {
+            "params": plain(self.params | {"versions": package_versions(), "device": pairs[0].history.device}),
+            "pairs": {
+                "source": np.asarray([str(pair.source) for pair in pairs]),
+                "target": np.asarray([str(pair.target) for pair in pairs]),
+                "time_difference": np.asarray([pair.time_difference for pair in pairs]),
+            },
+            "history": {pair.label: plain(pair.history.to_dict()) for pair in pairs},
+            "metrics": {pair.label: plain(pair.metrics) for pair in pairs},
+        }
+        self.adata.obsm[f"{key_added}_push"] = push
+        self.adata.obsm[f"{key_added}_velocity"] = velocity
+        self.adata.obs[f"{key_added}_source_weight"] = source_weight
+        self.adata.obs[f"{key_added}_target_weight"] = target_weight
+        self.adata.uns[key_added] = uns
+
+    def _points(self, cells: ArrayLike | AnnData) -> np.ndarray:
+        if not isinstance(cells, AnnData):
+            return np.asarray(cells)
+        use_rep, layer = self.params["use_rep"], self.params["layer"]
+        check_representation(cells, use_rep, layer)
+        return representation(cells, np.arange(cells.n_obs), use_rep, layer)
+
+    def _require(self, attribute: str, step: str) -> None:
+        if not getattr(self, attribute, None):
+            raise RuntimeError(f"Expected a problem after `.{step}(...)`, found it before. Run `.{step}(...)` first.")
+
+
+def _growth(adata: AnnData, growth_key: str, sources: list[np.ndarray]) -> list[np.ndarray]:
+    """Prior masses of the source cells of every pair, each summing to one."""
+    growth = adata.obs[growth_key]
+    try:
+        growth = growth.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected `adata.obs[{growth_key!r}]` to be numeric, found dtype {growth.dtype}.") from error
+    masses = []
+    for rows in sources:
+        mass = growth[rows]
+        if not np.isfinite(mass).all() or (mass < 0).any() or mass.sum() == 0:
+            raise ValueError(
+                f"Expected `adata.obs[{growth_key!r}]` of source cells to be finite, non-negative and not all zero, "
+                f"found minimum {np.nanmin(mass):.3g}, sum {np.nansum(mass):.3g} and {int(np.isnan(mass).sum())} NaN. "
+                "It counts expected descendants per cell; exponentiate a log growth rate first."
+            )
+        masses.append(mass / mass.sum())
+    return masses

@@ -1,0 +1,66 @@
+"""Time as users write it: numbers, ordered categories, or strings with one number such as "E14.5"."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def parse_times(column: pd.Series) -> dict:
+    """Map every label of a time column to a number.
+
+    Parameters
+    ----------
+    column
+        ``.obs`` column: numbers, strings holding one number between a prefix and suffix they all share (``"E14.5"``,
+        ``"48h"``), or an ordered categorical. Ordered categories that are no such strings count 0, 1, 2, ...
+
+    Returns
+    -------
+    Labels in order of time, each with its number; categories no cell has are left out.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing, or labels are not times.
+    """
+    name = column.name
+    if column.isna().any():
+        raise ValueError(
+            f"Expected every cell to have a time, found {int(column.isna().sum())} missing in `adata.obs[{name!r}]`. "
+            "Subset `adata` to the cells with a time."
+        )
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        present = set(column.unique())
+        labels = [label for label in column.cat.categories if label in present]
+        if column.cat.ordered:
+            times = _numbers(labels)
+            in_order = times is not None and all(np.diff(list(times.values())) > 0)
+            return times if in_order else {label: float(rank) for rank, label in enumerate(labels)}
+    else:
+        labels = list(column.unique())
+    times = _numbers(labels)
+    if times is None or len(set(times.values())) < len(labels):
+        raise ValueError(
+            f"Expected `adata.obs[{name!r}]` to hold numbers, ordered categories, or strings with one number in the "
+            f"same place such as 'E14.5', found {labels[:5]}. Make it an ordered categorical: "
+            f"`adata.obs[{name!r}] = pd.Categorical(adata.obs[{name!r}], categories=[...], ordered=True)`."
+        )
+    return dict(sorted(times.items(), key=lambda item: item[1]))
+
+
+def _numbers(labels: list) -> dict | None:
+    """Every label's number, or None if some label is not a time."""
+    if all(isinstance(label, (int, float, np.number)) and not isinstance(label, (bool, np.bool_)) for label in labels):
+        return {label: float(label) for label in labels} if np.isfinite(np.asarray(labels, float)).all() else None
+    if not all(isinstance(label, str) for label in labels):
+        return None
+    found = [NUMBER.findall(label) for label in labels]
+    units = {NUMBER.sub("#", label) for label in labels}
+    if len(units) != 1 or any(len(numbers) != 1 for numbers in found):
+        return None
+    return {label: float(numbers[0]) for label, numbers in zip(labels, found, strict=True)}

@@ -1,0 +1,93 @@
+"""Fit maps between time points in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from anndata import AnnData
+from ott.geometry.costs import CostFn
+
+from uotcell.methods import Method
+from uotcell.problems import TemporalProblem
+
+
+def fit_trajectory(
+    adata: AnnData,
+    time_key: str,
+    *,
+    use_rep: str = "X_pca",
+    layer: str | None = None,
+    policy: str | Sequence[tuple] = "sequential",
+    reference=None,
+    growth_key: str | None = None,
+    method: str | Method = "icnn",
+    tau: float | tuple[float, float] | None = None,
+    marginal_penalty: float | tuple[float, float] | None = None,
+    epsilon: float = 0.01,
+    cost: str | CostFn = "sqeuclidean",
+    scale_cost: str | float = "mean",
+    anchors: int | None = None,
+    n_iters: int | None = None,
+    batch_size: int = 256,
+    rescaling: str = "global",
+    valid_fraction: float = 0.1,
+    patience: int | None = None,
+    ema_decay: float | None = None,
+    rng: jax.Array | int = 0,
+    key_added: str = "uot",
+    progress: bool = True,
+) -> TemporalProblem:
+    """Fit an unbalanced transport map between time points and write it into ``adata``.
+
+    For every pair of time points: solve the entropic unbalanced problem once, train a map between the rescaled
+    measures, push the source cells (Eyring, Klein, Uscidda et al. 2024).
+
+    Parameters
+    ----------
+    adata
+        Annotated data with unique ``.obs_names``.
+    time_key
+        Column of ``.obs`` with the time of every cell.
+    use_rep, layer, policy, reference, growth_key
+        Cells and pairs, see :meth:`uotcell.problems.TemporalProblem.prepare`.
+    method, tau, marginal_penalty, epsilon, cost, scale_cost, anchors
+        Estimator and coupling, see :meth:`uotcell.problems.TemporalProblem.solve`; τ is 0.95 by default.
+    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, rng, progress
+        Training, see :meth:`uotcell.problems.TemporalProblem.solve`.
+    key_added
+        Prefix and name of the slots.
+
+    Returns
+    -------
+    The solved problem, for pushing unseen cells. Sets these slots of ``adata``:
+
+    - ``.obsm["uot_push"]``: float32 ``(n_cells, n_dims)``, images at the target time, NaN where a cell is no source.
+    - ``.obsm["uot_velocity"]``: float32 ``(n_cells, n_dims)``, (image − cell) per unit of time.
+    - ``.obs["uot_source_weight"]``, ``.obs["uot_target_weight"]``: float32, mass multipliers, 1 = unchanged, NaN
+      where a cell is no source or no target.
+    - ``.uns["uot"]``: dict of ``params``, ``pairs``, ``history`` and ``metrics``.
+
+    Raises
+    ------
+    KeyError, ValueError, uotcell.ConvergenceError
+        As in ``prepare`` and ``solve``; ``adata`` is then untouched.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> adata = uc.datasets.reprogramming()
+    >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
+    >>> adata.obsm["uot_push"].shape
+    (1000, 30)
+    """
+    problem = TemporalProblem(adata).prepare(
+        time_key, use_rep=use_rep, layer=layer, policy=policy, reference=reference, growth_key=growth_key
+    )
+    problem.solve(
+        method, tau=tau, marginal_penalty=marginal_penalty, epsilon=epsilon, cost=cost, scale_cost=scale_cost,
+        anchors=anchors, n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
+        patience=patience, ema_decay=ema_decay, rng=rng, progress=progress,
+    )  # fmt: skip
+    problem.write(key_added)
+    return problem
