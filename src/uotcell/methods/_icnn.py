@@ -62,7 +62,7 @@ class ICNN(Method):
     positive_weights: Literal["softplus", "penalty"] = "softplus"
     penalty: float = 1.0
     initial_map: Literal["gaussian", "identity"] = "gaussian"
-    learning_rate: float = 2e-2
+    learning_rate: float = 1e-2
     beta1: float = 0.5
     beta2: float = 0.9
 
