@@ -3,6 +3,9 @@
 import os
 from importlib.metadata import version as installed_version
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 project = "uotcell"
 author = "The uotcell developers"
 copyright = "2026, The uotcell developers"
@@ -13,7 +16,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
@@ -46,10 +48,30 @@ autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = False
-napoleon_use_ivar = True
 napoleon_use_rtype = False
+# Attributes are documented in groups ("x, y"), which the default form of this section cannot hold.
+napoleon_custom_sections = [("Attributes", "params_style")]
+toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
 html_title = "uotcell"
 html_static_path = ["_static"]
-html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}
+html_css_files = ["custom.css"]
+html_math_renderer = "mathml"
+html_theme_options = {
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the sidebar has a search button already
+}
+
+
+def setup(app):
+    """Write formulas as MathML, which browsers show without a script from elsewhere."""
+
+    def visit(translator, node):
+        as_block = isinstance(node, nodes.math_block)
+        translator.body.append(tex2mathml(node.astext(), as_block=as_block))
+        raise nodes.SkipNode
+
+    app.add_html_math_renderer("mathml", (visit, None), (visit, None))

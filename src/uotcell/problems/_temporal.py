@@ -137,6 +137,7 @@ class TemporalProblem:
         valid_fraction: float = 0.1,
         patience: int | None = None,
         ema_decay: float | None = None,
+        source_noise: float = 0.0,
         rng: jax.Array | int = 0,
         progress: bool = True,
     ) -> TemporalProblem:
@@ -148,7 +149,7 @@ class TemporalProblem:
             Estimator, or the name of one with its defaults: ``"icnn"``.
         tau, marginal_penalty, epsilon, cost, scale_cost, anchors
             The coupling, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given.
-        n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, progress
+        n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, progress
             The training, see :func:`uotcell.train.fit`; ``n_iters`` defaults to what suits the method.
         rng
             Key or seed. The same one gives bit-equal results on the same machine.
@@ -172,7 +173,7 @@ class TemporalProblem:
         }  # fmt: skip
         trained = {
             "n_iters": n_iters, "batch_size": batch_size, "rescaling": rescaling, "valid_fraction": valid_fraction,
-            "patience": patience, "ema_decay": ema_decay,
+            "patience": patience, "ema_decay": ema_decay, "source_noise": source_noise,
         }  # fmt: skip
         key = jax.random.key(rng) if isinstance(rng, (int, np.integer)) else rng
         fitted = {}

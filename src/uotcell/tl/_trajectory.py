@@ -34,6 +34,7 @@ def fit_trajectory(
     valid_fraction: float = 0.1,
     patience: int | None = None,
     ema_decay: float | None = None,
+    source_noise: float = 0.0,
     rng: jax.Array | int = 0,
     key_added: str = "uot",
     progress: bool = True,
@@ -53,7 +54,7 @@ def fit_trajectory(
         Cells and pairs, see :meth:`uotcell.problems.TemporalProblem.prepare`.
     method, tau, marginal_penalty, epsilon, cost, scale_cost, anchors
         Estimator and coupling, see :meth:`uotcell.problems.TemporalProblem.solve`; τ is 0.95 by default.
-    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, rng, progress
+    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, rng, progress
         Training, see :meth:`uotcell.problems.TemporalProblem.solve`.
     key_added
         Prefix and name of the slots.
@@ -87,7 +88,7 @@ def fit_trajectory(
     problem.solve(
         method, tau=tau, marginal_penalty=marginal_penalty, epsilon=epsilon, cost=cost, scale_cost=scale_cost,
         anchors=anchors, n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
-        patience=patience, ema_decay=ema_decay, rng=rng, progress=progress,
+        patience=patience, ema_decay=ema_decay, source_noise=source_noise, rng=rng, progress=progress,
     )  # fmt: skip
     problem.write(key_added)
     return problem

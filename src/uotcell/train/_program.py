@@ -25,6 +25,7 @@ class Settings:
     rescaling: str
     tau: tuple[float, float]
     ema_decay: float | None
+    source_noise: float
 
 
 class Carry(NamedTuple):
@@ -43,11 +44,14 @@ def train_chunk(
     method, shape = settings.method, (settings.method.draws, settings.batch_size)
 
     def step(carry: Carry) -> tuple[Carry, tuple[dict, jax.Array]]:
-        rng_draw, rng_update = jax.random.split(jax.random.fold_in(rng, carry.step))
+        rng_draw, rng_update, rng_noise = jax.random.split(jax.random.fold_in(rng, carry.step), 3)
         if settings.rescaling == "global":
             batch, error = draw_global(rng_draw, data, shape), jnp.zeros(())
         else:
             batch, error = draw_minibatch(rng_draw, data, shape, problem, settings.tau)
+        if settings.source_noise:
+            noise = settings.source_noise * jax.random.normal(rng_noise, batch.source.shape)
+            batch = batch._replace(source=batch.source + noise)
         state, losses = method.update(carry.state, batch, rng_update, carry.step / n_iters)
         average = carry.average
         if settings.ema_decay is not None:
