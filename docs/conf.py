@@ -5,6 +5,7 @@ from importlib.metadata import version as installed_version
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.inspect import TypeAliasForwardRef
 
 project = "uotcell"
 author = "The uotcell developers"
@@ -36,21 +37,20 @@ if os.environ.get("UOTCELL_DOCS_INTERSPHINX") == "1":
 
 # Notebooks are run before they are committed; the pages show what they printed.
 nb_execution_mode = "off"
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
-# Parameters carry their types in the signature only; the pages show them beside the descriptions.
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
 autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
+TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # how Sphinx 9 prints an alias inside a union
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-# Attributes are documented in groups ("x, y"), which the default form of this section cannot hold.
-napoleon_custom_sections = [("Attributes", "params_style")]
+# What is documented in groups ("x, y") stays in groups.
+napoleon_custom_sections = [("Attributes", "params_style"), ("Parameters", "params_style")]
+napoleon_attr_annotations = False  # types stand in the signature
 toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
@@ -66,12 +66,24 @@ html_theme_options = {
 }
 
 
+def write_mathml(translator, node):
+    """Write a formula as MathML, which browsers show without a script from elsewhere."""
+    translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
+def keep_returns_as_written(app, what, name, obj, options, lines):
+    """Make "Returns" a field of prose and lists; napoleon would take each of its lines for a name and a type."""
+    underlines = [i for i, line in enumerate(lines) if line and set(line) == {"-"}]
+    start = next((i - 1 for i in underlines if lines[i - 1] == "Returns"), None)
+    if start is None:
+        return
+    end = next((i - 1 for i in underlines if i > start + 1), len(lines))
+    body = [f"    {line}" if line else "" for line in lines[start + 2 : end]]
+    lines[start:end] = ["", "", ":returns:", *body, "", ""]
+
+
 def setup(app):
-    """Write formulas as MathML, which browsers show without a script from elsewhere."""
-
-    def visit(translator, node):
-        as_block = isinstance(node, nodes.math_block)
-        translator.body.append(tex2mathml(node.astext(), as_block=as_block))
-        raise nodes.SkipNode
-
-    app.add_html_math_renderer("mathml", (visit, None), (visit, None))
+    """Register what is defined above."""
+    app.add_html_math_renderer("mathml", (write_mathml, None), (write_mathml, None))
+    app.connect("autodoc-process-docstring", keep_returns_as_written, priority=400)  # before napoleon, at 500

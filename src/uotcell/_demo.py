@@ -54,7 +54,8 @@ def run_demo(data: str = "reprogramming", out: str | Path = "uotcell_demo", *, r
     adata.write_h5ad(out / "trajectory.h5ad")
     axes = pl.velocity_stream(adata, color="cell_type", title="", show=False)
     axes.figure.savefig(out / "velocity_stream.png", dpi=150, bbox_inches="tight")
-    print(f"\nWrote {out / 'trajectory.h5ad'} and {out / 'velocity_stream.png'} after {time.perf_counter() - started:.0f} s.")
+    seconds = time.perf_counter() - started
+    print(f"\nWrote {out / 'trajectory.h5ad'} and {out / 'velocity_stream.png'} after {seconds:.0f} s.")
     return rows
 
 
@@ -110,7 +111,8 @@ def _print_table(adata: AnnData, rows: list[dict]) -> None:
     columns = [name for name in rows[0] if name not in ("pair", "map")]
     widths = {name: max(len(name), 8) for name in columns}
     days = adata.obs["day"].value_counts().sort_index()
-    print(f"\n{adata.n_obs:,} cells, {adata.uns['dataset']['name']}: " + ", ".join(f"day {d:g}: {n}" for d, n in days.items()))
+    counts = ", ".join(f"day {day:g}: {n}" for day, n in days.items())
+    print(f"\n{adata.n_obs:,} cells, {adata.uns['dataset']['name']}: {counts}")
     previous = None
     for row in rows:
         if row["pair"] != previous:
@@ -125,6 +127,6 @@ def _print_table(adata: AnnData, rows: list[dict]) -> None:
         "(so OT and UOT rows have different targets); the identity is measured against the target as it is."
     )
     if "clonal fate" in columns:
-        print("clonal fate: share of cells landing in a state their clone really reached, for clones seen at both days.")
+        print("clonal fate: share of cells that land in a state their clone really reached, for clones of both days.")
     else:
         print("Lineages: share of the pushed mass of a cell type whose 10 nearest target cells are of its type.")

@@ -148,9 +148,7 @@ def gaussian_map(source_cov: np.ndarray, target_cov: np.ndarray) -> tuple[np.nda
     With few cells a covariance is singular; both are shrunk towards a multiple of the identity (one part in a
     hundred) so that the map and its inverse stay bounded.
     """
-    source_cov, target_cov = (
-        0.99 * c + 0.01 * np.trace(c) / len(c) * np.eye(len(c)) for c in (source_cov, target_cov)
-    )
+    source_cov, target_cov = (0.99 * c + 0.01 * np.trace(c) / len(c) * np.eye(len(c)) for c in (source_cov, target_cov))
     root = _symmetric_power(source_cov, 0.5)
     inverse_root = _symmetric_power(source_cov, -0.5)
     linear = inverse_root @ _symmetric_power(root @ target_cov @ root, 0.5) @ inverse_root

@@ -55,6 +55,16 @@ def sinkhorn_divergence(
 
 
 def effective_sample_size(weights: ArrayLike) -> float:
-    """Number of equally weighted cells that carry as much information: ``(Σw)² / Σw²`` (Kish 1965)."""
+    """Return how many equally weighted cells carry as much information: ``(Σw)² / Σw²`` (Kish 1965).
+
+    Parameters
+    ----------
+    weights
+        Masses, shape ``(n,)``.
+
+    Returns
+    -------
+    A number of cells, from 1 to ``n``.
+    """
     weights = np.asarray(weights, np.float64)
     return float(weights.sum() ** 2 / (weights**2).sum())

@@ -62,12 +62,12 @@ def transition_share(
     -------
     A share in [0, 1]; NaN if no cell bears ``origin``.
     """
-    of_origin = np.asarray(source_labels).astype(str) == origin
+    of_origin = np.asarray(source_labels).astype(str) == str(origin)
     weights = np.ones(len(of_origin)) if weights is None else np.asarray(weights, np.float64)
     if not weights[of_origin].sum() > 0:
         return float("nan")
     shares, labels = landing_shares(np.asarray(pushed)[of_origin], target, target_labels, n_neighbors=n_neighbors)
-    return float(np.average(shares @ (labels == destination), weights=weights[of_origin]))
+    return float(np.average(shares @ (labels == str(destination)), weights=weights[of_origin]))
 
 
 def clonal_fate_accuracy(

@@ -99,6 +99,9 @@ def solve_unbalanced(
     a, b = as_mass(a, "a", len(x)), as_mass(b, "b", len(y))
     _check_positive("epsilon", epsilon)
     _check_positive("threshold", threshold)
+    for name, count in (("max_iterations", max_iterations), ("tile", tile), ("anchors", anchors)):
+        if count is not None and (not isinstance(count, (int, np.integer)) or count < 1):
+            raise ValueError(f"Expected `{name}` to be a positive integer, found {count!r}.")
     tau = resolve_tau(tau, marginal_penalty, epsilon)
     cost_fn = resolve_cost(cost)
     rng_scale, *rng_anchors = jax.random.split(as_key(rng), 3)
@@ -114,7 +117,13 @@ def solve_unbalanced(
     if tile is None and len(rows) * len(columns) > DENSE_ENTRIES:
         tile = default_tile(len(columns))
     geometry = PointGeometry(
-        x[rows], y[columns], *(jnp.asarray(m, jnp.float32) for m in (mass_x, mass_y)), cost_fn, scale, epsilon, tile=tile
+        x[rows],
+        y[columns],
+        *(jnp.asarray(m, jnp.float32) for m in (mass_x, mass_y)),
+        cost_fn,
+        scale,
+        epsilon,
+        tile=tile,
     )
     solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_iterations)
     _check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
@@ -176,7 +185,7 @@ def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Ar
         cost = np.asarray(pairwise_cost(cost_fn, x[i], y[j]), np.float64)
         mean = float(a[i] @ cost @ b[j] / (a[i].sum() * b[j].sum()))
         scale = mean if scale_cost == "mean" else float(np.median(cost))
-    if not np.isfinite(scale) or scale <= 0:
+    if not np.isfinite(scale) or scale < np.finfo(np.float32).tiny:
         raise ValueError(
             f"Expected a positive {scale_cost} cost between source and target, found {scale:.3g}: all their cells "
             "coincide or the values overflow float32. Check the representation, or give `scale_cost` a number."
@@ -188,7 +197,8 @@ def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Ar
 
 def _warn_if_few_cells_set_the_scale(scale: float, x, y, i, j, cost_fn: CostFn) -> None:
     """Warn when far cells, not the bulk, decide what one unit of cost is."""
-    median = float(jnp.median(pairwise_cost(cost_fn, jnp.asarray(x, jnp.float32)[i[:512]], jnp.asarray(y, jnp.float32)[j[:512]])))
+    x, y = (jnp.asarray(points[rows[:512]], jnp.float32) for points, rows in ((x, i), (y, j)))
+    median = float(jnp.median(pairwise_cost(cost_fn, x, y)))
     if scale > 5 * median:
         warnings.warn(
             f"The mean cost ({scale:.3g}) is more than five times the median ({median:.3g}): a few far cells set the "
@@ -226,7 +236,9 @@ def _check_positive(name: str, value: float) -> None:
 
 def _check_solution(solution, *, tau, epsilon: float, threshold: float, prior: float) -> None:
     """Raise unless the solve is finite, converged, and transports mass."""
-    mass, error, n_iters = (float(v) for v in (solution.source_weights.sum(), solution.marginal_error, solution.n_iters))
+    mass, error, n_iters = (
+        float(v) for v in (solution.source_weights.sum(), solution.marginal_error, solution.n_iters)
+    )
     setting = f"epsilon={epsilon:g}, tau=({tau[0]:g}, {tau[1]:g})"
     if mass < MASSLESS * prior:
         raise ConvergenceError(

@@ -13,7 +13,8 @@ def check_representation(adata: AnnData, use_rep: str, layer: str | None) -> Non
         if use_rep != "X":
             raise ValueError(f"Expected `use_rep` to be 'X' when `layer`={layer!r} is given, found {use_rep!r}.")
         if layer not in adata.layers:
-            raise KeyError(f"Expected `layer` to be one of {sorted(adata.layers)}, found {layer!r}.")
+            names = sorted(name for name in adata.layers if name is not None)  # anndata 0.13 lists X as None
+            raise KeyError(f"Expected `layer` to be one of {names}, found {layer!r}.")
     elif use_rep == "X":
         if adata.X is None:
             raise ValueError("Expected `adata.X` to hold a matrix for `use_rep`='X', found None.")

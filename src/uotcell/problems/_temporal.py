@@ -104,8 +104,8 @@ class TemporalProblem:
         for label, cells in rows.items():
             if len(cells) < MIN_CELLS:
                 raise ValueError(
-                    f"Expected at least {MIN_CELLS} cells at every time point, found {len(cells)} at {label!r}. Merge it "
-                    "with a neighbouring time point, or leave it out with `policy`."
+                    f"Expected at least {MIN_CELLS} cells at every time point, found {len(cells)} at {label!r}. Merge "
+                    "it with a neighbouring time point, or leave it out with `policy`."
                 )
         growth = None if growth_key is None else _growth(adata, growth_key, [rows[source] for source, _ in pairs])
         cells = {label: representation(adata, index, use_rep, layer) for label, index in rows.items()}
@@ -262,7 +262,7 @@ class TemporalProblem:
             source_weight[pair.source_rows] = np.asarray(pair.coupling.source_weights) * len(pair.source_rows)
             target_weight[pair.target_rows] = np.asarray(pair.coupling.target_weights) * len(pair.target_rows)
         if not np.isfinite(push).all(axis=1).sum() == np.isfinite(source_weight).sum():
-            raise FloatingPointError("Expected finite images of all source cells, found NaN: the map overflows float32.")
+            raise FloatingPointError("Expected finite images of all source cells, found NaN: they overflow float32.")
         pairs = list(self.fitted.values())
         uns = {
             "params": plain(self.params | {"versions": package_versions(), "device": pairs[0].history.device}),
@@ -303,9 +303,10 @@ def _growth(adata: AnnData, growth_key: str, sources: list[np.ndarray]) -> list[
     for rows in sources:
         mass = growth[rows]
         if not np.isfinite(mass).all() or (mass < 0).any() or mass.sum() == 0:
+            known = mass[~np.isnan(mass)]
             raise ValueError(
                 f"Expected `adata.obs[{growth_key!r}]` of source cells to be finite, non-negative and not all zero, "
-                f"found minimum {np.nanmin(mass):.3g}, sum {np.nansum(mass):.3g} and {int(np.isnan(mass).sum())} NaN. "
+                f"found minimum {known.min(initial=np.inf):.3g}, sum {known.sum():.3g}, {len(mass) - len(known)} NaN. "
                 "It counts expected descendants per cell; exponentiate a log growth rate first."
             )
         masses.append(mass / mass.sum())

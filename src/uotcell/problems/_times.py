@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+JOINED = re.compile(r"[A-Za-z_]-[\d.]")
 
 
 def parse_times(column: pd.Series) -> dict:
@@ -17,7 +18,8 @@ def parse_times(column: pd.Series) -> dict:
     ----------
     column
         ``.obs`` column: numbers, strings holding one number between a prefix and suffix they all share (``"E14.5"``,
-        ``"48h"``), or an ordered categorical. Ordered categories that are no such strings count 0, 1, 2, ...
+        ``"48h"``), or an ordered categorical. A hyphen before the number is a minus if some label has none
+        (``"D-2"``, ``"D0"``). Ordered categories that are no such strings count 0, 1, 2, ...
 
     Returns
     -------
@@ -42,13 +44,13 @@ def parse_times(column: pd.Series) -> dict:
             in_order = times is not None and all(np.diff(list(times.values())) > 0)
             return times if in_order else {label: float(rank) for rank, label in enumerate(labels)}
     else:
-        labels = list(column.unique())
+        labels = column.unique().tolist()
     times = _numbers(labels)
     if times is None or len(set(times.values())) < len(labels):
         raise ValueError(
-            f"Expected `adata.obs[{name!r}]` to hold numbers, ordered categories, or strings with one number in the "
-            f"same place such as 'E14.5', found {labels[:5]}. Make it an ordered categorical: "
-            f"`adata.obs[{name!r}] = pd.Categorical(adata.obs[{name!r}], categories=[...], ordered=True)`."
+            f"Expected `adata.obs[{name!r}]` to hold finite numbers, ordered categories, or strings with one number in "
+            f"the same place and no hyphen before it, such as 'E14.5', found {labels[:5]}. Make it an ordered "
+            f"categorical: `adata.obs[{name!r}] = pd.Categorical(adata.obs[{name!r}], categories=[...], ordered=True)`."
         )
     return dict(sorted(times.items(), key=lambda item: item[1]))
 
@@ -62,5 +64,8 @@ def _numbers(labels: list) -> dict | None:
     found = [NUMBER.findall(label) for label in labels]
     units = {NUMBER.sub("#", label) for label in labels}
     if len(units) != 1 or any(len(numbers) != 1 for numbers in found):
+        return None
+    if all(JOINED.search(label) for label in labels):
+        # "day-10" and "day-11": a hyphen or a minus? Read wrongly, time would run backwards.
         return None
     return {label: float(numbers[0]) for label, numbers in zip(labels, found, strict=True)}

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from ott.geometry.costs import CostFn
 
 from uotcell.methods import Batch, Moments
@@ -93,10 +92,10 @@ def held_out(coupling: UnbalancedCoupling, rows: np.ndarray, columns: np.ndarray
     """Put held-out cells on the device, at most ``VALID_CELLS`` a side, in the coordinates of training."""
     # Rows come in random order of cells sorted by row number: thin them evenly instead of taking the first ones.
     rows, columns = (side[:: -(-len(side) // VALID_CELLS)] for side in (rows, columns))
-    points = ((_pad(np.asarray(p)[r]) - data.shift) / data.scale for p, r in ((coupling.x, rows), (coupling.y, columns)))
-    weights = (
-        _pad(np.asarray(w)[r]) for w, r in ((coupling.source_weights, rows), (coupling.target_weights, columns))
+    points = (
+        (_pad(np.asarray(p)[r]) - data.shift) / data.scale for p, r in ((coupling.x, rows), (coupling.y, columns))
     )
+    weights = (_pad(np.asarray(w)[r]) for w, r in ((coupling.source_weights, rows), (coupling.target_weights, columns)))
     return HeldOut(*points, *weights)
 
 

@@ -189,7 +189,9 @@ def _check_finite(losses: dict[str, float], batch_error: float, step: int) -> No
         )
 
 
-def _check_arguments(n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise) -> None:
+def _check_arguments(
+    n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise
+) -> None:
     if rescaling not in ("global", "minibatch"):
         raise ValueError(f"Expected `rescaling` to be 'global' or 'minibatch', found {rescaling!r}.")
     if not 0 <= valid_fraction < 1:

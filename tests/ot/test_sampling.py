@@ -1,0 +1,51 @@
+"""Alias tables and draws against the weights they stand for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from uotcell.ot._sampling import alias_table, draw, draw_columns
+
+
+def probabilities(table):
+    accept, alias = np.asarray(table.accept, np.float64), np.asarray(table.alias)
+    out = accept.copy()
+    np.add.at(out, alias, 1 - accept)
+    return out / len(accept)
+
+
+@pytest.mark.parametrize("size", [None, 1024])
+def test_table_stands_for_the_weights_exactly(size):
+    weights = np.random.default_rng(0).gamma(0.3, size=700)
+    weights[::7] = 0
+    table = alias_table(weights, size=size)
+    found = probabilities(table)
+    np.testing.assert_allclose(found[:700], weights / weights.sum(), atol=1e-8)
+    assert np.all(found[:700][::7] == 0)
+    assert found[700:].sum() == 0
+
+
+def test_draws_follow_the_weights():
+    weights = np.array([0.0, 1.0, 2.0, 0.0, 5.0])
+    rows = np.asarray(draw(jax.random.key(0), alias_table(weights, size=8), (40_000,)))
+    counts = np.bincount(rows, minlength=8)
+    assert counts[[0, 3, 5, 6, 7]].sum() == 0
+    assert chisquare(counts[[1, 2, 4]], 40_000 * weights[[1, 2, 4]] / 8).pvalue > 1e-3
+
+
+def test_columns_follow_their_rows():
+    log_weights = jnp.log(jnp.asarray([[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]]))
+    many = jnp.repeat(log_weights, 20_000, axis=0)
+    columns = np.asarray(draw_columns(jax.random.key(0), many))
+    counts = np.bincount(columns[:20_000], minlength=3)
+    assert counts[1] == 0
+    assert chisquare(counts[[0, 2]], [5_000, 15_000]).pvalue > 1e-3
+    assert np.all(columns[20_000:] == 1)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, np.nan]])
+def test_bad_weights(weights):
+    with pytest.raises(ValueError, match="non-negative, finite and not all zero"):
+        alias_table(np.array(weights))
