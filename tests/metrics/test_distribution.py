@@ -17,7 +17,7 @@ def pot_cost(x, y, a, b, epsilon):
     and have the same plan.
     """
     cost = ot.dist(x, y)
-    plan = ot.sinkhorn(a, b, cost, epsilon, method="sinkhorn_log", stopThr=1e-11, numItermax=20_000)
+    plan = ot.sinkhorn(a, b, cost, epsilon, method="sinkhorn_log", stopThr=1e-9, numItermax=20_000)
     linear = (plan * cost).sum()
     return np.array([linear, linear + epsilon * (plan * np.log(plan / np.outer(a, b))).sum()])
 
@@ -27,20 +27,20 @@ def pot_divergence(x, y, a, b, epsilon):
     return pot_cost(x, y, a, b, epsilon) - (pot_cost(x, x, a, a, epsilon) + pot_cost(y, y, b, b, epsilon)) / 2
 
 
-@pytest.mark.parametrize("epsilon", [0.3, 2.0, 20.0])
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 20.0])
 @pytest.mark.parametrize(("a", "b"), [(np.ones(30), np.ones(20)), (A, B)], ids=["uniform", "weighted"])
 def test_agrees_with_pot(a, b, epsilon):
     # Feydy et al. (2019) debias the regularised value, entropy included. POT's `empirical_sinkhorn_divergence` debiases
     # the transport cost ⟨P, C⟩ alone, which is another number: the first entry here, ours being the second.
     sharp, regularised = pot_divergence(X, Y, a, b, epsilon)
-    assert sinkhorn_divergence(X, Y, epsilon=epsilon, a=a, b=b) == pytest.approx(regularised, rel=1e-3, abs=1e-4)
+    assert sinkhorn_divergence(X, Y, epsilon=epsilon, a=a, b=b) == pytest.approx(regularised, rel=1e-4)
     if a.std() == 0:
-        published = ot.bregman.empirical_sinkhorn_divergence(X, Y, epsilon, numIterMax=20_000, stopThr=1e-11)
+        published = ot.bregman.empirical_sinkhorn_divergence(X, Y, epsilon, numIterMax=20_000, stopThr=1e-9)
         assert published == pytest.approx(sharp, rel=1e-6)
     assert abs(sharp - regularised) > 0.01 * regularised
 
 
-@pytest.mark.parametrize("epsilon", [0.05, 1.0])
+@pytest.mark.parametrize("epsilon", [0.2, 1.0])
 @pytest.mark.parametrize("shift", [[3.0, 0.0, 0.0], [0.0, -1.0, 2.0], [100.0, 0.0, 0.0]])
 def test_translation(epsilon, shift):
     # ‖x − y − v‖² = ‖x − y‖² − 2⟨x − y, v⟩ + ‖v‖², whose middle term integrates to zero for equal marginals.
@@ -63,10 +63,10 @@ def test_large_epsilon_compares_means():
     assert sinkhorn_divergence(X, Y, epsilon=1e4) == pytest.approx(expected, rel=1e-2)
 
 
-@pytest.mark.parametrize("epsilon", [0.3, 2.0])
+@pytest.mark.parametrize("epsilon", [0.5, 2.0])
 def test_symmetric(epsilon):
     there = sinkhorn_divergence(X, Y, epsilon=epsilon, a=A, b=B)
-    assert sinkhorn_divergence(Y, X, epsilon=epsilon, a=B, b=A) == pytest.approx(there, rel=1e-3)
+    assert sinkhorn_divergence(Y, X, epsilon=epsilon, a=B, b=A) == pytest.approx(there, rel=1e-4)
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])
@@ -79,7 +79,7 @@ def test_zero_for_equal_measures_and_positive_for_others(epsilon):
 
 
 def test_weights_count_points():
-    copies = np.arange(30) % 3 + 1
+    copies = np.arange(30) % 2 + 1
     repeated = sinkhorn_divergence(np.repeat(X, copies, axis=0), Y, epsilon=1.0)
     assert sinkhorn_divergence(X, Y, epsilon=1.0, a=copies) == pytest.approx(repeated, rel=1e-3)
 
@@ -104,7 +104,7 @@ def test_far_from_the_origin():
 
 
 def test_not_converged():
-    with pytest.raises(uc.ConvergenceError, match="epsilon=1e-06 did not converge. Raise `epsilon`"):
+    with pytest.raises(uc.ConvergenceError, match=r"epsilon=1e-06 did not converge\. Raise `epsilon`"):
         sinkhorn_divergence(X, Y, epsilon=1e-6)
 
 

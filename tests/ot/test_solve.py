@@ -221,7 +221,7 @@ def test_failures_are_loud():
         uc.ot.solve_unbalanced(x, y, epsilon=0.001, max_iterations=10)
     # Far apart clouds and a low tau: destroying everything is cheapest, which plain solvers call converged.
     far = y * 0.01 + 100.0
-    with pytest.raises(uc.ConvergenceError, match="transports .* of a mass of 1"):
+    with pytest.raises(uc.ConvergenceError, match=r"transports .* of a mass of 1"):
         uc.ot.solve_unbalanced(x * 0.01, far, epsilon=0.001, tau=0.9)
     assert MASSLESS < 1e-3
 

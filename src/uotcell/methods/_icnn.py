@@ -162,7 +162,7 @@ def _symmetric_power(matrix: np.ndarray, power: float) -> np.ndarray:
 
 @lru_cache
 def _structure(method: ICNN, dim: int):
-    """Static part of the networks; the same object for equal settings, as compiled programs are keyed by it."""
+    """Return the static part of the networks, one object for equal settings, as compiled programs are keyed by it."""
     return _network(method, dim, jax.random.key(0))[0]
 
 

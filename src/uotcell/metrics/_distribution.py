@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from uotcell._errors import ConvergenceError
-from uotcell.ot._divergence import sinkhorn_divergence as compiled_divergence
+from uotcell.ot._divergence import sinkhorn_divergence as divergence
 from uotcell.ot._inputs import as_mass, as_points
+
+_compiled_divergence = jax.jit(divergence)
 
 
 def sinkhorn_divergence(
@@ -48,7 +51,7 @@ def sinkhorn_divergence(
     shift = x.mean(axis=0)
     points = ((p - shift).astype(np.float32) for p in (x, y))
     masses = (as_mass(m, name, len(p)).astype(np.float32) for m, name, p in ((a, "a", x), (b, "b", y)))
-    value, converged = compiled_divergence(*points, *masses, epsilon)
+    value, converged = _compiled_divergence(*points, *masses, epsilon)
     if not (converged and np.isfinite(value)):
         raise ConvergenceError(f"The Sinkhorn divergence with epsilon={epsilon:g} did not converge. Raise `epsilon`.")
     return float(value)

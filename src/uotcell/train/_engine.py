@@ -157,14 +157,14 @@ def _train(run: Run, state: Any, patience: int | None, history: History, progres
 
 
 def _validate(run: Run, push: Callable, params: Any, history: History) -> float:
-    """Validation divergence in units of the squared representation; NaN when it did not converge."""
+    """Return the validation divergence in units of the squared representation; NaN when it did not converge."""
     scale = float(run.data.scale)
     value, converged = valid_divergence(push, params, run.valid, history.valid_epsilon / scale**2)
     return float(value) * scale**2 if converged else np.nan
 
 
 def _baselines(run: Run, coupling: UnbalancedCoupling, columns: np.ndarray, history: History) -> dict[str, float]:
-    """Validation divergence of the identity and of the entropic map towards the training targets alone."""
+    """Return the validation divergence of the identity and of the entropic map towards the training targets."""
     x, shift, scale = run.valid.x, np.asarray(run.data.shift) + coupling.shift, float(run.data.scale)
     image = coupling.push(np.asarray(x) * scale + shift, columns=columns)
     images = {"identity": x, "entropic map": jnp.asarray((image - shift) / scale, jnp.float32)}

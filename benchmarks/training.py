@@ -1,0 +1,169 @@
+"""Time of a training step: the engine against the bare network update and against a Sinkhorn solve in every step.
+
+Run ``python benchmarks/training.py``; it prints one table. All rows share one network (the published ICNN, four layers
+of 64, leaky ReLU, ten inner steps), one pair of 4,000 × 4,000 cells in 50 dimensions and batches of 1,024. Rounds
+alternate between the contenders, and ratios are taken within a round, so that a machine that slows down slows all.
+
+- *bare*: the compiled update scanned over one fixed batch. No data, no coupling, no draws.
+- *engine*: what ``uc.train.fit`` runs, plus its one-off solve spread over 2,000 steps.
+- *per-step*: the published way. Every step draws a batch, solves it with ott's Sinkhorn, resamples it, and dispatches
+  ten inner steps and an outer one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from functools import partial
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ott.geometry.pointcloud import PointCloud
+from ott.problems.linear.linear_problem import LinearProblem
+from ott.solvers.linear.sinkhorn import Sinkhorn
+
+import uotcell as uc
+from uotcell.methods import ICNN, Batch
+from uotcell.train._data import BatchProblem, training_data
+from uotcell.train._device import describe_device
+from uotcell.train._program import Carry, Settings, train_chunk
+
+DIM, N_CELLS, BATCH, EPSILON, RUN_STEPS = 50, 4_000, 1_024, 0.01, 2_000
+METHOD = ICNN(hidden=(64, 64, 64, 64), activation="leaky_relu", n_inner=10)
+
+
+def cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two Gaussian clouds whose variances fall off like those of principal components."""
+    rng = np.random.default_rng(seed)
+    spread = 1 / np.sqrt(1 + np.arange(DIM) / 5)
+    x, y = rng.normal(size=(2, N_CELLS, DIM)) * spread
+    return x, 1.2 * y + 1.5 * spread / np.sqrt(DIM)
+
+
+def timed(function, *arguments) -> tuple[float, object]:
+    """Seconds until the answer is ready, and the answer."""
+    started = time.perf_counter()
+    out = jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - started, out
+
+
+def bare_update(steps: int):
+    """Compiled update, scanned over one batch."""
+
+    @jax.jit
+    def run(state, batch: Batch, rng):
+        return jax.lax.scan(lambda s, i: METHOD.update(s, batch, rng, i / RUN_STEPS), state, jnp.arange(steps))[0]
+
+    return run
+
+
+class PerStep:
+    """The published loop: a Sinkhorn solve and separate dispatches in every step."""
+
+    def __init__(self, x: jax.Array, y: jax.Array, *, tau: float, recenter: bool):
+        self.x, self.y = x, y
+        self.inner = jax.jit(self._inner)
+        self.outer = jax.jit(self._outer)
+        self.rescale = jax.jit(partial(self._rescale, tau=tau, recenter=recenter))
+        self.draw = jax.jit(lambda rng, points: points[jax.random.randint(rng, (BATCH,), 0, len(points))])
+        self.optimizer = METHOD.default_optimizer()
+
+    @staticmethod
+    def _rescale(rng, x, y, *, tau: float, recenter: bool):
+        geometry = PointCloud(x, y, epsilon=EPSILON, scale_cost="mean")
+        output = Sinkhorn(recenter_potentials=recenter)(LinearProblem(geometry, tau_a=tau, tau_b=tau))
+        rng_x, rng_y = jax.random.split(rng)
+        rows = jax.random.categorical(rng_x, jnp.log(output.matrix.sum(1)), shape=(BATCH,))
+        columns = jax.random.categorical(rng_y, jnp.log(output.matrix.sum(0)), shape=(BATCH,))
+        return x[rows], y[columns]
+
+    def _inner(self, psi, optimizer, phi, x):
+        def loss(psi):
+            image = METHOD._gradient(psi, x)
+            return jnp.mean(METHOD._potential(phi, image) - jnp.sum(x * image, axis=-1))
+
+        return METHOD.apply_gradient(psi, optimizer, jax.grad(loss)(psi), 0.0)
+
+    def _outer(self, psi, phi, optimizer, x, y):
+        image = METHOD._gradient(psi, x)
+        gradient = jax.grad(lambda p: jnp.mean(METHOD._potential(p, y)) - jnp.mean(METHOD._potential(p, image)))(phi)
+        return METHOD.apply_gradient(phi, optimizer, gradient, 0.0)
+
+    def run(self, state, rng, steps: int):
+        """Take steps one dispatch at a time; the rescaled batch serves all inner steps, as published."""
+        psi, phi = state.params["source"], state.params["target"]
+        psi_state, phi_state = state.optimizer["source"], state.optimizer["target"]
+        for step in range(steps):
+            rng_x, rng_y, rng_rescale = jax.random.split(jax.random.fold_in(rng, step), 3)
+            x, y = self.rescale(rng_rescale, self.draw(rng_x, self.x), self.draw(rng_y, self.y))
+            for _ in range(METHOD.n_inner):
+                psi, psi_state = self.inner(psi, psi_state, phi, x)
+            phi, phi_state = self.outer(psi, phi, phi_state, x, y)
+        return psi, phi
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="steps per measurement")
+    options = parser.parse_args()
+    steps, (x, y) = options.steps, cells(0)
+    rng = jax.random.key(0)
+
+    setups, solve_seconds = {}, {}
+    for tau in (0.95, 0.99):
+        uc.ot.solve_unbalanced(x, y, tau=tau, epsilon=EPSILON)  # compiles
+        solve_seconds[tau], coupling = timed(partial(uc.ot.solve_unbalanced, x, y, tau=tau, epsilon=EPSILON))
+        data, moments = training_data(coupling, np.arange(N_CELLS), np.arange(N_CELLS), rescaling="global")
+        state = METHOD.init(rng, DIM, moments)
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        settings = Settings(METHOD, BATCH, steps, "global", coupling.tau, None, 0.0)
+        engine = partial(train_chunk, settings, Carry(state, zeros, jnp.array(0)), rng, RUN_STEPS, data)
+        setups[f"engine τ={tau}"] = partial(engine, BatchProblem.of(coupling))
+        points = ((data.x[:N_CELLS] - data.shift) / data.scale, (data.y[:N_CELLS] - data.shift) / data.scale)
+        for recenter in (False, True):
+            loop = PerStep(*points, tau=tau, recenter=recenter)
+            setups[f"per-step τ={tau} {'recentred' if recenter else 'plain'}"] = partial(loop.run, state, rng, steps)
+    shape = (METHOD.draws, BATCH, DIM)
+    batch = Batch(jax.random.normal(rng, shape), 1 + jax.random.normal(jax.random.key(1), shape))
+    setups["bare update"] = partial(bare_update(steps), state, batch, rng)
+
+    for run in setups.values():
+        timed(run)  # compiles
+    seconds = {name: [] for name in setups}
+    for _ in range(options.rounds):
+        for name, run in setups.items():
+            seconds[name].append(timed(run)[0] / steps)
+    for tau, solve in solve_seconds.items():
+        seconds[f"engine τ={tau} + solve"] = [s + solve / RUN_STEPS for s in seconds[f"engine τ={tau}"]]
+
+    def ratio(name: str, other: str) -> float:
+        return median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
+
+    print(
+        f"\n{describe_device()}, {platform.machine()}, jax {jax.__version__}, {options.rounds} rounds of {steps} steps"
+    )
+    print("one-off solve: " + ", ".join(f"τ={tau} {s:.2f} s" for tau, s in solve_seconds.items()))
+    print(f"\n{'':<34}{'ms per step':>12}{'min':>8}{'max':>8}   ratio (target)")
+    targets = {
+        "engine τ=0.95": ("over bare", ratio("engine τ=0.95", "bare update"), "≤ 1.15"),
+        "engine τ=0.99": ("over bare", ratio("engine τ=0.99", "bare update"), "≤ 1.15"),
+    }
+    bars = {(0.95, "plain"): 3.0, (0.99, "plain"): 7.0, (0.95, "recentred"): 1.6, (0.99, "recentred"): 2.2}
+    for (tau, kind), bar in bars.items():
+        name = f"per-step τ={tau} {kind}"
+        targets[name] = ("over engine + solve", ratio(name, f"engine τ={tau} + solve"), f"≥ {bar:g}")
+    for name, values in seconds.items():
+        row = f"{name:<34}{1e3 * median(values):>12.1f}{1e3 * min(values):>8.1f}{1e3 * max(values):>8.1f}"
+        if name in targets:
+            over, value, bar = targets[name]
+            row += f"   {value:.2f} {over} ({bar})"
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
