@@ -41,7 +41,7 @@ def test_agrees_with_pot(a, b, epsilon):
 
 
 @pytest.mark.parametrize("epsilon", [0.2, 1.0])
-@pytest.mark.parametrize("shift", [[3.0, 0.0, 0.0], [0.0, -1.0, 2.0], [100.0, 0.0, 0.0]])
+@pytest.mark.parametrize("shift", [[3.0, 0.0, 0.0], [0.0, -1.0, 2.0], [10.0, 0.0, 0.0]])
 def test_translation(epsilon, shift):
     # ‖x − y − v‖² = ‖x − y‖² − 2⟨x − y, v⟩ + ‖v‖², whose middle term integrates to zero for equal marginals.
     assert sinkhorn_divergence(X, X + shift, epsilon=epsilon) == pytest.approx(np.dot(shift, shift), rel=1e-3)

@@ -219,6 +219,9 @@ def test_a_map_works_in_chunks_and_on_new_cells(coupling, method):
     np.testing.assert_allclose(fitted.interpolate(cells, 0.0), cells, atol=1e-6)
     np.testing.assert_allclose(fitted.interpolate(cells, 1.0), whole, atol=1e-6)
     np.testing.assert_allclose(fitted.velocity(cells), whole - cells, atol=1e-5)
+    for t in (0.5, 1.0):
+        on_the_way = fitted.interpolate(cells, t)
+        np.testing.assert_allclose(fitted.velocity(on_the_way, t), whole - cells, atol=5e-3)
     assert fitted.push(cells[:0]).shape == (0, 3)
     with pytest.raises(ValueError, match=r"cells of shape \(n, 3\)"):
         fitted.push(cells[:, :2])
@@ -250,6 +253,15 @@ def test_non_finite_training_stops_loudly(coupling):
 def test_bad_arguments(coupling, method, kwargs, message):
     with pytest.raises(ValueError, match=message):
         uc.train.fit(method, coupling, **{**SMALL, **kwargs})
+
+
+def test_a_split_that_holds_out_nobody_is_refused(method):
+    x = np.random.default_rng(0).normal(size=(4, 2))
+    coupling = uc.ot.solve_unbalanced(x, x + 1)
+    with pytest.raises(ValueError, match=r"hold out at least one cell a side, found 0\.1 of 4 and 4 cells"):
+        uc.train.fit(method, coupling, **SMALL)
+    fitted, _ = uc.train.fit(method, coupling, valid_fraction=0.0, **SMALL)
+    assert np.isfinite(fitted.push(x)).all()
 
 
 def test_progress_shows_loss_held_out_and_device(coupling, method, capsys):

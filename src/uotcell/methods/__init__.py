@@ -1,6 +1,7 @@
 """Estimators of transport maps."""
 
-from uotcell.methods._base import Batch, Method, Moments, TransportMap
+from uotcell.methods._base import Batch, Method, Moments
 from uotcell.methods._icnn import ICNN
+from uotcell.methods._transport_map import TransportMap
 
 __all__ = ["ICNN", "Batch", "Method", "Moments", "TransportMap"]

@@ -1,18 +1,16 @@
-"""What every estimator of a transport map is, and what a fitted one can do."""
+"""What every estimator of a transport map is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpy.typing import ArrayLike
 
 
 class Batch(NamedTuple):
@@ -105,82 +103,3 @@ class Method(ABC):
 def _optimizer(method: Method) -> optax.GradientTransformation:
     # One object per method: rebuilding it inside a trace would be harmless but slow.
     return method.default_optimizer() if method.optimizer is None else method.optimizer
-
-
-@partial(jax.jit, static_argnames=("function",))
-def _apply(function: Callable, params: Any, x: jax.Array) -> jax.Array:
-    return function(params, x)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TransportMap:
-    """A fitted map from source to target cells.
-
-    Attributes
-    ----------
-    method
-        The estimator.
-    params
-        Its fitted parameters.
-    shift, scale
-        Training saw ``(cells − shift) / scale``; ``(dim,)`` and a number. Methods here take and return cells in
-        the original coordinates.
-    """
-
-    method: Method
-    params: Any
-    shift: np.ndarray
-    scale: float
-
-    def push(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
-        """Map source cells to the target.
-
-        Parameters
-        ----------
-        x
-            Cells, seen in training or not, shape ``(n, dim)``.
-        batch_size
-            Cells mapped at a time, which bounds memory.
-
-        Returns
-        -------
-        Their images, shape ``(n, dim)``, float32.
-        """
-        return self._map(self.method.push, x, batch_size)
-
-    def pull(self, y: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
-        """Map target cells back to the source; shapes as in :meth:`push`.
-
-        Raises
-        ------
-        TypeError
-            If the method learns no inverse.
-        """
-        return self._map(self.method.pull, y, batch_size)
-
-    def interpolate(self, x: ArrayLike, t: float, *, batch_size: int = 16_384) -> np.ndarray:
-        """Positions of source cells at time ``t`` in [0, 1] of their straight path (McCann's interpolation)."""
-        if not 0 <= t <= 1:
-            raise ValueError(f"Expected `t` to be in [0, 1], from source to target, found {t}.")
-        x = np.asarray(x)
-        return ((1 - t) * x + t * self.push(x, batch_size=batch_size)).astype(np.float32)
-
-    def velocity(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
-        """Displacement per unit of time of source cells on their straight paths, shape ``(n, dim)``, float32."""
-        return (self.push(x, batch_size=batch_size) - np.asarray(x)).astype(np.float32)
-
-    def _map(self, function: Callable, x: ArrayLike, batch_size: int) -> np.ndarray:
-        x = np.asarray(x)
-        if x.ndim != 2 or x.shape[1] != len(self.shift):
-            raise ValueError(f"Expected cells of shape (n, {len(self.shift)}), as in the fit, found {x.shape}.")
-        if batch_size < 1:
-            raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
-        out = np.empty(x.shape, np.float32)
-        for start in range(0, len(x), batch_size):
-            block = (x[start : start + batch_size] - self.shift) / self.scale
-            # Blocks are padded to a power of two, so that calls of any size share few compiled programs.
-            padded = np.zeros((min(batch_size, 1 << max(0, len(block) - 1).bit_length()), x.shape[1]), np.float32)
-            padded[: len(block)] = block
-            image = np.asarray(_apply(function, self.params, padded))[: len(block)]
-            out[start : start + len(block)] = image * self.scale + self.shift
-        return out

@@ -101,6 +101,11 @@ def fit(
     rng_rows, rng_columns, rng_init, rng_train = jax.random.split(as_key(rng), 4)
     rows, valid_rows = split_rows(rng_rows, len(coupling.x), valid_fraction)
     columns, valid_columns = split_rows(rng_columns, len(coupling.y), valid_fraction)
+    if valid_fraction and not (len(valid_rows) and len(valid_columns)):
+        raise ValueError(
+            f"Expected `valid_fraction` to hold out at least one cell a side, found {valid_fraction} of "
+            f"{len(coupling.x)} and {len(coupling.y)} cells. Raise it, or set it to 0 to train without validation."
+        )
     data, moments = training_data(coupling, rows, columns, rescaling=rescaling)
     chunk = min(log_every or max(1, n_iters // 20), n_iters)
     run = Run(
