@@ -1,6 +1,8 @@
 """The demo command end to end, with training cut short: what it prints and leaves behind, not how well it fits."""
 
 import re
+from contextlib import redirect_stdout
+from io import StringIO
 
 import anndata as ad
 import matplotlib
@@ -26,9 +28,6 @@ EXPECTED = {
 @pytest.fixture(scope="module", params=list(EXPECTED))
 def run(request, tmp_path_factory):
     """Name of the data, folder of the results, and what was printed."""
-    from contextlib import redirect_stdout
-    from io import StringIO
-
     out, printed = tmp_path_factory.mktemp("demo") / "new" / "folder", StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.setattr(uotcell._demo, "N_ITERS", 6)

@@ -5,10 +5,12 @@ import doctest
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import re
 import subprocess
 import sys
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
@@ -130,7 +132,7 @@ print(json.dumps({{
 }}))
 """
     # A platform that does not exist: whatever asks jax for a device fails.
-    environment = {**_environment(), "JAX_PLATFORMS": "no_such_platform"}
+    environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -142,15 +144,9 @@ print(json.dumps({{
 
 def test_the_module_runs_as_a_command():
     command = [sys.executable, "-m", "uotcell", "walk"]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "usage: python -m uotcell" in done.stderr
-
-
-def _environment():
-    import os
-
-    return dict(os.environ)
 
 
 def public_objects():
@@ -177,7 +173,7 @@ def section(docstring, title):
     """Text of a numpydoc section, None where there is none."""
     lines = inspect.cleandoc(docstring).split("\n")
     starts = [i for i in range(len(lines) - 1) if lines[i + 1] and set(lines[i + 1]) == {"-"}]
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, end in zip(starts, [*starts, len(lines)][1:], strict=True):
         if lines[start] == title:
             return "\n".join(lines[start + 2 : end])
     return None
@@ -240,8 +236,6 @@ def test_public_functions_with_an_example():
         assert section(FUNCTIONS.get(f"uotcell.{name}", CLASSES.get(f"uotcell.{name}")).__doc__, "Examples")
 
 
-def test_version_is_that_of_the_distribution():
-    from importlib.metadata import metadata, version
-
+def test_metadata():
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", version("uotcell"))
     assert metadata("uotcell")["Requires-Python"] == ">=3.11"

@@ -264,6 +264,14 @@ def test_a_split_that_holds_out_nobody_is_refused(method):
     assert np.isfinite(fitted.push(x)).all()
 
 
+def test_methods_that_need_pairs_are_refused(coupling):
+    class Paired(ICNN):
+        name, samples = "paired", "pairs"
+
+    with pytest.raises(ValueError, match="trains on 'marginals', found 'paired', on 'pairs'"):
+        uc.train.fit(Paired(), coupling, **SMALL)
+
+
 def test_progress_shows_loss_held_out_and_device(coupling, method, capsys):
     uc.train.fit(method, coupling, **{**SMALL, "progress": True})
     shown = capsys.readouterr().err

@@ -91,7 +91,8 @@ def plain(value):
         return np.asarray(value)
     if value is None or isinstance(value, (str, bool, int, float, np.ndarray, np.generic)):
         return value
-    return repr(value)
+    # Costs and optimisers are named by their type: their repr holds an address that differs between runs.
+    return type(value).__name__
 
 
 def package_versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from uotcell._errors import ConvergenceError
 from uotcell.methods import Method, TransportMap
@@ -97,6 +97,8 @@ def fit(
     uotcell.ConvergenceError
         If a loss, a batch's coupling or the validation divergence is not finite.
     """
+    if method.samples != "marginals":
+        raise ValueError(f"Expected a method that trains on 'marginals', found {method.name!r}, on {method.samples!r}.")
     _check_arguments(n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise)
     rng_rows, rng_columns, rng_init, rng_train = jax.random.split(as_key(rng), 4)
     rows, valid_rows = split_rows(rng_rows, len(coupling.x), valid_fraction)

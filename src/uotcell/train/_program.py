@@ -59,15 +59,13 @@ def train_chunk(
             average = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, average, state.params)
         return Carry(state, average, carry.step + 1), (losses, error)
 
-    def step_if_left(carry: Carry, _) -> tuple[Carry, tuple[dict, jax.Array, jax.Array]]:
-        left = carry.step < n_iters
+    def step_if_left(carry: Carry, _) -> tuple[Carry, tuple[dict, jax.Array]]:
         _, shapes = jax.eval_shape(step, carry)
         idle = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        carry, (losses, error) = jax.lax.cond(left, step, lambda c: (c, idle), carry)
-        return carry, (losses, error, left)
+        return jax.lax.cond(carry.step < n_iters, step, lambda c: (c, idle), carry)
 
     first = carry.step
-    carry, (losses, errors, _) = jax.lax.scan(step_if_left, carry, length=settings.chunk)
+    carry, (losses, errors) = jax.lax.scan(step_if_left, carry, length=settings.chunk)
     return carry, jax.tree.map(lambda values: values.sum() / (carry.step - first), losses), errors.max()
 
 
