@@ -202,6 +202,9 @@ def test_draws_follow_the_plan():
         ({"tau": (0.9, float("nan"))}, r"`tau` to be in \(0, 1\]"),
         ({"tau": 0.9, "marginal_penalty": 1.0}, "found both"),
         ({"marginal_penalty": -1.0}, "`marginal_penalty` to be positive"),
+        ({"tau": (0.9, 0.9, 0.9)}, "`tau` to be one number or one per side"),
+        ({"tau": "high"}, "`tau` to be one number or one per side"),
+        ({"epsilon": "small"}, "`epsilon` to be a positive number, found 'small'"),
         ({"epsilon": 0.0}, "`epsilon` to be a positive number, found 0"),
         ({"threshold": -1.0}, "`threshold` to be a positive number"),
         ({"cost": "manhattan"}, "`cost` to be one of"),
@@ -228,6 +231,8 @@ def test_bad_points():
         uc.ot.solve_unbalanced(np.where(np.arange(80)[:, None] == 7, np.nan, x), y)
     with pytest.raises(ValueError, match="all their cells coincide"):
         uc.ot.solve_unbalanced(np.ones((20, 2)), np.ones((20, 2)))
+    with pytest.raises(ValueError, match="overflow float32"):
+        uc.ot.solve_unbalanced(x * 1e25, y * 1e25)
     with pytest.raises(ValueError, match="dense numeric array"):
         uc.ot.solve_unbalanced(x[:, 0], y)
     coupling = uc.ot.solve_unbalanced(x, y)

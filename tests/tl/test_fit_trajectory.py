@@ -597,6 +597,17 @@ def test_failure_half_way_changes_nothing(adata, monkeypatch):
     assert_same(slots(adata), slots(before))
 
 
+def test_view_of_a_backed_file_is_refused_before_the_fit(adata, tmp_path):
+    """Nothing can be written into it, as anndata would say only at the end."""
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    try:
+        with pytest.raises(ValueError, match=r"found a view of a backed one\. Run `adata\.to_memory\(\)`"):
+            fit(backed[backed.obs["day"] < 3])
+    finally:
+        backed.file.close()
+
+
 def test_not_anndata():
     with pytest.raises(TypeError, match="`adata` to be an AnnData, found DataFrame"):
         fit(pd.DataFrame())

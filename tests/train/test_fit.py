@@ -84,8 +84,8 @@ def test_the_same_seed_gives_the_same_bits(coupling, method):
 def test_a_second_fit_of_equal_shapes_compiles_nothing(coupling, method):
     uc.train.fit(method, coupling, **SMALL)
     rng = np.random.default_rng(5)
-    # Another pair of similar size, other data, other ε and growth, another seed and number of steps.
-    other = uc.ot.solve_unbalanced(rng.normal(size=(190, 3)), rng.normal(size=(146, 3)), tau=0.95, epsilon=0.02)
+    # Another pair of similar size, other data, other ε and τ, another seed and number of steps.
+    other = uc.ot.solve_unbalanced(rng.normal(size=(190, 3)), rng.normal(size=(146, 3)), tau=0.99, epsilon=0.02)
     before = _program.train_chunk._cache_size()
     uc.train.fit(method, other, rng=3, log_every=2, **{**SMALL, "n_iters": 38})
     assert _program.train_chunk._cache_size() == before
@@ -243,9 +243,11 @@ def test_non_finite_training_stops_loudly(coupling):
         ({"rescaling": "batch"}, "`rescaling` to be 'global' or 'minibatch'"),
         ({"valid_fraction": 1.0}, r"`valid_fraction` to be in \[0, 1\)"),
         ({"ema_decay": 1.0}, r"`ema_decay` to be in \(0, 1\)"),
-        ({"n_iters": 0}, "`n_iters` to be at least 1"),
-        ({"batch_size": -1}, "`batch_size` to be at least 1"),
-        ({"log_every": 0}, "`log_every` to be at least 1"),
+        ({"n_iters": 0}, "`n_iters` to be an integer of at least 1"),
+        ({"batch_size": -1}, "`batch_size` to be an integer of at least 1"),
+        ({"n_iters": 2.5}, "`n_iters` to be an integer"),
+        ({"valid_fraction": 0.999}, "at least one cell a side to train on"),
+        ({"log_every": 0}, "`log_every` to be an integer of at least 1"),
         ({"patience": 2, "valid_fraction": 0.0}, "nothing to be patient about"),
         ({"source_noise": -0.1}, "`source_noise` to be a non-negative number"),
     ],

@@ -55,7 +55,18 @@ class TransportMap:
         return self._in_blocks(partial(_apply, self.method.push, self.params), x, batch_size)
 
     def pull(self, y: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
-        """Map target cells back to the source; shapes as in :meth:`push`.
+        """Map target cells back to the source.
+
+        Parameters
+        ----------
+        y
+            Cells, shape ``(n, dim)``.
+        batch_size
+            Cells mapped at a time, which bounds memory.
+
+        Returns
+        -------
+        Their images, shape ``(n, dim)``, float32.
 
         Raises
         ------
@@ -65,7 +76,21 @@ class TransportMap:
         return self._in_blocks(partial(_apply, self.method.pull, self.params), y, batch_size)
 
     def interpolate(self, x: ArrayLike, t: float, *, batch_size: int = 16_384) -> np.ndarray:
-        """Positions of source cells at time ``t`` in [0, 1] of their straight path (McCann's interpolation)."""
+        """Positions of source cells on their straight paths to the target (McCann's interpolation).
+
+        Parameters
+        ----------
+        x
+            Source cells, shape ``(n, dim)``.
+        t
+            Time in [0, 1], from source to target.
+        batch_size
+            Cells mapped at a time, which bounds memory.
+
+        Returns
+        -------
+        Their positions, shape ``(n, dim)``, float32.
+        """
         _check_time(t)
         x = np.asarray(x)
         return ((1 - t) * x + t * self.push(x, batch_size=batch_size)).astype(np.float32)

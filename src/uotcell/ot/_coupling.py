@@ -108,7 +108,17 @@ class UnbalancedCoupling:
         return np.asarray(jnp.exp((self.tau[0] - 1.0) * self._soft_minimum(x, source=True) / self.epsilon))
 
     def target_rescaling(self, y: ArrayLike) -> np.ndarray:
-        """Mass multiplier ``b̃/b`` of target cells, seen or not; shape ``(k,)``, float32."""
+        """Mass multiplier of target cells, seen or not.
+
+        Parameters
+        ----------
+        y
+            Cells, shape ``(k, d)``.
+
+        Returns
+        -------
+        ``b̃/b`` at every cell, shape ``(k,)``, float32.
+        """
         return np.asarray(jnp.exp((self.tau[1] - 1.0) * self._soft_minimum(y, source=False) / self.epsilon))
 
     def push(self, x: ArrayLike, *, columns: np.ndarray | None = None) -> np.ndarray:
@@ -130,7 +140,17 @@ class UnbalancedCoupling:
         return self._average(x, source=True, support=columns)
 
     def pull(self, y: ArrayLike) -> np.ndarray:
-        """Entropic map from target to source; shapes as in :meth:`push`."""
+        """Entropic map from target to source.
+
+        Parameters
+        ----------
+        y
+            Target cells, shape ``(k, d)``.
+
+        Returns
+        -------
+        Their images, shape ``(k, d)``, float32.
+        """
         return self._average(y, source=False)
 
     def sample_marginals(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +172,19 @@ class UnbalancedCoupling:
         return np.asarray(i), np.asarray(j)
 
     def sample_pairs(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw ``n`` pairs of cells from the plan itself; row numbers into ``x`` and ``y``, each ``(n,)``."""
+        """Draw ``n`` pairs of cells from the plan itself.
+
+        Parameters
+        ----------
+        rng
+            Key or seed.
+        n
+            Number of draws.
+
+        Returns
+        -------
+        Row numbers into ``x`` and into ``y``, each of shape ``(n,)``; entries at one place are a pair.
+        """
         rng_source, rng_target = jax.random.split(as_key(rng))
         i = draw(rng_source, self._tables[0], (n,))
         h, tile = jnp.log(self.b) + self.g / self.epsilon, default_tile(len(self.y))

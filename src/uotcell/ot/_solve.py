@@ -155,7 +155,10 @@ def resolve_tau(tau, marginal_penalty, epsilon: float) -> tuple[float, float]:
             "They are two names for one choice: tau = penalty / (penalty + epsilon)."
         )
     name, given = ("tau", tau) if marginal_penalty is None else ("marginal_penalty", marginal_penalty)
-    sides = (1.0, 1.0) if given is None else np.broadcast_to(np.asarray(given, dtype=float), (2,)).tolist()
+    try:
+        sides = (1.0, 1.0) if given is None else np.broadcast_to(np.asarray(given, dtype=float), (2,)).tolist()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected `{name}` to be one number or one per side, found {given!r}.") from error
     if marginal_penalty is not None:
         if not all(side > 0 for side in sides):
             raise ValueError(f"Expected `marginal_penalty` to be positive (inf is balanced), found {given}.")
@@ -185,7 +188,7 @@ def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Ar
         cost = np.asarray(pairwise_cost(cost_fn, x[i], y[j]), np.float64)
         mean = float(a[i] @ cost @ b[j] / (a[i].sum() * b[j].sum()))
         scale = mean if scale_cost == "mean" else float(np.median(cost))
-    if not np.isfinite(scale) or scale < np.finfo(np.float32).tiny:
+    if not float(np.finfo(np.float32).tiny) <= scale <= float(np.finfo(np.float32).max):
         raise ValueError(
             f"Expected a positive {scale_cost} cost between source and target, found {scale:.3g}: all their cells "
             "coincide or the values overflow float32. Check the representation, or give `scale_cost` a number."
@@ -230,7 +233,8 @@ def _extend(points, prior, rows, mass_rows, potential, weights, *, tau, mass, ke
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not (np.isscalar(value) and np.isfinite(value) and value > 0):
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (is_number and np.isfinite(value) and value > 0):
         raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
 
 
@@ -253,5 +257,6 @@ def _check_solution(solution, *, tau, epsilon: float, threshold: float, prior: f
     if error > threshold:
         raise ConvergenceError(
             f"The unbalanced problem with {setting} is {error:.2g} from its optimality condition after {n_iters:.0f} "
-            f"sweeps, expected at most {threshold:g}. Raise `max_iterations`, `epsilon` or `threshold`."
+            f"sweeps, expected at most {threshold:g}. Raise `epsilon` or lower `tau`; with `solve_unbalanced`, "
+            "`max_iterations` and `threshold` can be raised too."
         )

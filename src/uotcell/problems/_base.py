@@ -80,6 +80,12 @@ def resolve_method(method: str | Method) -> Method:
     return METHODS[method]()
 
 
+def check_key_added(key_added: str) -> None:
+    """Raise unless ``key_added`` can name slots."""
+    if not isinstance(key_added, str) or not key_added or "/" in key_added:
+        raise ValueError(f"Expected `key_added` to be a non-empty string without a slash, found {key_added!r}.")
+
+
 def plain(value):
     """Turn a setting into what AnnData stores: strings, numbers, arrays and dicts of them; None is left out."""
     if isinstance(value, Method):

@@ -12,7 +12,7 @@ from ott.geometry.costs import CostFn
 
 from uotcell.methods import Method
 from uotcell.ot import solve_unbalanced
-from uotcell.problems._base import DEFAULT_TAU, FittedPair, package_versions, plain, resolve_method
+from uotcell.problems._base import DEFAULT_TAU, FittedPair, check_key_added, package_versions, plain, resolve_method
 from uotcell.problems._pairs import choose_pairs
 from uotcell.problems._representation import check_representation, representation
 from uotcell.problems._times import parse_times
@@ -48,6 +48,11 @@ class TemporalProblem:
             raise ValueError(
                 f"Expected `adata.obs_names` to be unique, found {repeated!r} more than once. "
                 "Run `adata.obs_names_make_unique()`."
+            )
+        if adata.isbacked and adata.is_view:
+            raise ValueError(
+                "Expected an AnnData that can be written to, found a view of a backed one. Run `adata.to_memory()`, or "
+                "choose the time points with `policy`."
             )
         self.adata = adata
         self.fitted: dict[tuple, FittedPair] = {}
@@ -225,7 +230,21 @@ class TemporalProblem:
         return self[source, target].transport_map.push(self._points(x), batch_size=batch_size)
 
     def pull(self, y: ArrayLike | AnnData, source, target, *, batch_size: int = 16_384) -> np.ndarray:
-        """Map cells from the target time of a fitted pair back to its source; shapes as in :meth:`push`."""
+        """Map cells, seen in the fit or not, from the target time back to the source.
+
+        Parameters
+        ----------
+        y
+            Cells as an array ``(n, n_dims)`` or an AnnData with the representation of the fit.
+        source, target
+            Labels of a fitted pair.
+        batch_size
+            Cells mapped at a time, which bounds memory.
+
+        Returns
+        -------
+        Their images, shape ``(n, n_dims)``, float32.
+        """
         return self[source, target].transport_map.pull(self._points(y), batch_size=batch_size)
 
     def write(self, key_added: str = "uot") -> None:
@@ -249,6 +268,7 @@ class TemporalProblem:
         - ``.uns["<key_added>"]``: dict of ``params``, ``pairs``, ``history`` and ``metrics``.
         """
         self._require("fitted", "solve")
+        check_key_added(key_added)
         n_cells = self.adata.n_obs
         n_dims = next(iter(self._cells.values())).shape[1]
         push, velocity = (np.full((n_cells, n_dims), np.nan, np.float32) for _ in range(2))

@@ -10,6 +10,7 @@ from ott.geometry.costs import CostFn
 
 from uotcell.methods import Method
 from uotcell.problems import TemporalProblem
+from uotcell.problems._base import check_key_added
 
 
 def fit_trajectory(
@@ -82,6 +83,7 @@ def fit_trajectory(
     >>> adata.obsm["uot_push"].shape
     (1000, 30)
     """
+    check_key_added(key_added)
     problem = TemporalProblem(adata).prepare(
         time_key, use_rep=use_rep, layer=layer, policy=policy, reference=reference, growth_key=growth_key
     )

@@ -103,6 +103,11 @@ def fit(
     rng_rows, rng_columns, rng_init, rng_train = jax.random.split(as_key(rng), 4)
     rows, valid_rows = split_rows(rng_rows, len(coupling.x), valid_fraction)
     columns, valid_columns = split_rows(rng_columns, len(coupling.y), valid_fraction)
+    if not (len(rows) and len(columns)):
+        raise ValueError(
+            f"Expected `valid_fraction` to leave at least one cell a side to train on, found {valid_fraction} of "
+            f"{len(coupling.x)} and {len(coupling.y)} cells. Lower it."
+        )
     if valid_fraction and not (len(valid_rows) and len(valid_columns)):
         raise ValueError(
             f"Expected `valid_fraction` to hold out at least one cell a side, found {valid_fraction} of "
@@ -111,7 +116,16 @@ def fit(
     data, moments = training_data(coupling, rows, columns, rescaling=rescaling)
     chunk = min(log_every or max(1, n_iters // 20), n_iters)
     run = Run(
-        settings=Settings(method, batch_size, chunk, rescaling, coupling.tau, ema_decay, float(source_noise)),
+        # Batches of rescaled measures know no τ: leaving it out lets fits of all τ share one program.
+        settings=Settings(
+            method=method,
+            batch_size=batch_size,
+            chunk=chunk,
+            rescaling=rescaling,
+            tau=coupling.tau if rescaling == "minibatch" else None,
+            ema_decay=ema_decay,
+            source_noise=float(source_noise),
+        ),
         n_iters=n_iters,
         rng=rng_train,
         data=data,
@@ -209,7 +223,7 @@ def _check_arguments(
         raise ValueError(f"Expected `source_noise` to be a non-negative number, found {source_noise}.")
     counts = {"n_iters": n_iters, "batch_size": batch_size, "log_every": log_every, "patience": patience}
     for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"Expected `{name}` to be at least 1, found {value}.")
+        if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+            raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
     if patience is not None and valid_fraction == 0:
         raise ValueError("Expected `valid_fraction` above 0 with `patience`: there is nothing to be patient about.")

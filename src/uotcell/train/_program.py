@@ -23,7 +23,7 @@ class Settings:
     batch_size: int
     chunk: int
     rescaling: str
-    tau: tuple[float, float]
+    tau: tuple[float, float] | None
     ema_decay: float | None
     source_noise: float
 
