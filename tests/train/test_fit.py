@@ -9,7 +9,7 @@ from gaussian_oracle import make_oracle
 
 import uotcell as uc
 from uotcell.methods import ICNN
-from uotcell.train import _device, _program
+from uotcell.train import _data, _device, _program
 from uotcell.train._data import BatchProblem, draw_global, held_out, rescale_batch, split_rows, training_data
 
 SMALL = {"n_iters": 40, "batch_size": 64, "progress": False}
@@ -165,6 +165,12 @@ def test_minibatch_rescaling_approaches_the_rescaled_measures(coupling):
         errors.append(np.abs(batch.source.reshape(-1, 3).mean(0) - moments.source_mean).max())
     assert errors[1] < 0.03
     assert errors[1] < errors[0]
+
+
+def test_unconverged_batches_are_pointed_out(coupling, method, monkeypatch):
+    monkeypatch.setattr(_data, "BATCH_SWEEPS", 1)
+    with pytest.warns(UserWarning, match="batch's coupling was .* from its optimality condition"):
+        uc.train.fit(method, coupling, rescaling="minibatch", **{**SMALL, "batch_size": 65, "n_iters": 2})
 
 
 def test_minibatch_training_agrees_with_global():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,15 @@ from uotcell._errors import ConvergenceError
 from uotcell.methods import Method, TransportMap
 from uotcell.ot import UnbalancedCoupling
 from uotcell.ot._inputs import as_key
-from uotcell.train._data import BatchProblem, HeldOut, TrainingData, held_out, split_rows, training_data
+from uotcell.train._data import (
+    BATCH_THRESHOLD,
+    BatchProblem,
+    HeldOut,
+    TrainingData,
+    held_out,
+    split_rows,
+    training_data,
+)
 from uotcell.train._device import describe_device, warn_if_gpu_unused
 from uotcell.train._history import History
 from uotcell.train._program import Carry, Settings, averaged, train_chunk, valid_divergence
@@ -207,6 +216,12 @@ def _check_finite(losses: dict[str, float], batch_error: float, step: int) -> No
         raise ConvergenceError(
             f"A batch's coupling was not finite before step {step}: it transports no mass. Raise `tau`, `epsilon` or "
             "`batch_size`, or use rescaling='global'."
+        )
+    if batch_error > BATCH_THRESHOLD:
+        warnings.warn(
+            f"A batch's coupling was {batch_error:.2g} from its optimality condition (expected {BATCH_THRESHOLD:g}) "
+            f"before step {step}. Raise `epsilon`, lower `tau`, or use rescaling='global'.",
+            stacklevel=4,
         )
 
 
