@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 matplotlib.use("Agg")
 
@@ -15,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex, to_rgba
-from scipy.sparse import csr_array, csr_matrix
+from scipy.sparse import csr_array
 
 import uotcell
 from uotcell.pl import velocity_stream
@@ -213,6 +214,17 @@ def test_other_key_and_representation(adata):
     adata.obsm["X_other"] = adata.obsm.pop("X_pca")
     adata.uns["mine"] = {"params": {"use_rep": "X_other"}}
     assert velocity_stream(adata, key="mine", show=False).get_title() == "velocity (neighbors)"
+
+
+@pytest.mark.parametrize("layer", [None, "other"])
+def test_maps_fitted_in_gene_space(adata, layer):
+    reference = stream_steps(velocity_stream(adata, show=False))
+    x = csr_matrix(adata.obsm["X_pca"])
+    genes = AnnData(x, obs=adata.obs, obsm={k: v for k, v in adata.obsm.items() if k != "X_pca"})
+    if layer is not None:
+        genes.layers[layer], genes.X = x, None
+    genes.uns["uot"] = {"params": {"use_rep": "X", **({} if layer is None else {"layer": layer})}}
+    np.testing.assert_allclose(stream_steps(velocity_stream(genes, show=False)), reference, atol=1e-4)
 
 
 @pytest.mark.parametrize("slot", ["uot_push", "uot_velocity", "X_pca"])

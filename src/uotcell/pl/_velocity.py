@@ -161,18 +161,27 @@ def _project(adata: AnnData, embedding: np.ndarray, *, key: str, projection: str
     params = adata.uns.get(key, {}).get("params", {})
     if "use_rep" not in params:
         raise KeyError(f"Expected `adata.uns` to hold the parameters of {key!r}, found {sorted(adata.uns)}. {remedy}")
-    names = (params["use_rep"], f"{key}_push", f"{key}_velocity")
+    names = (f"{key}_push", f"{key}_velocity")
+    if params["use_rep"] != "X":
+        names = (params["use_rep"], *names)
     for name in names:
         if name not in adata.obsm:
             raise KeyError(f"Expected `adata.obsm` to hold {name!r}, found {sorted(adata.obsm)}. {remedy}")
-    x, push, velocity = (np.asarray(adata.obsm[name]) for name in names)
+    push, velocity = (np.asarray(adata.obsm[name]) for name in names[-2:])
+    x = np.asarray(adata.obsm[names[0]]) if params["use_rep"] != "X" else _dense_matrix(adata, params.get("layer"))
     if not x.shape == push.shape == velocity.shape:
         raise ValueError(
             f"Expected {', '.join(map(repr, names))} in `adata.obsm` to have one shape, found {x.shape}, {push.shape}, "
             f"{velocity.shape}. {remedy}"
         )
     if not np.isfinite(push).all(axis=1).any():
-        raise ValueError(f"Expected `adata.obsm[{names[1]!r}]` to hold finite rows, found none. {remedy}")
+        raise ValueError(f"Expected `adata.obsm[{names[-2]!r}]` to hold finite rows, found none. {remedy}")
     if projection == "push":
         return project_push(x, push, embedding, n_neighbors=n_neighbors)
     return project_velocity(x, velocity, embedding, push=push, n_neighbors=n_neighbors)
+
+
+def _dense_matrix(adata: AnnData, layer: str | None) -> np.ndarray:
+    """``.X`` or a layer as a dense array, for maps fitted in gene space."""
+    matrix = adata.X if layer is None else adata.layers[layer]
+    return matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
