@@ -223,6 +223,15 @@ def test_bad_arguments(kwargs, message):
         uc.ot.solve_unbalanced(*clouds(), **kwargs)
 
 
+def test_a_balanced_problem_needs_equal_masses():
+    x, y = clouds()
+    with pytest.raises(ValueError, match="equal sums in a balanced problem, found 2 and 1"):
+        uc.ot.solve_unbalanced(x, y, a=np.full(80, 2 / 80))
+    assert uc.ot.solve_unbalanced(x, y, a=np.full(80, 2 / 80), tau=(0.9, 1.0)).transported_mass == pytest.approx(
+        1.0, rel=1e-3
+    )
+
+
 def test_bad_points():
     x, y = clouds()
     with pytest.raises(ValueError, match="`y` to have 3 dimensions"):

@@ -103,6 +103,11 @@ def solve_unbalanced(
         if count is not None and (not isinstance(count, (int, np.integer)) or count < 1):
             raise ValueError(f"Expected `{name}` to be a positive integer, found {count!r}.")
     tau = resolve_tau(tau, marginal_penalty, epsilon)
+    if tau == (1.0, 1.0) and not np.isclose(a.sum(), b.sum(), rtol=1e-4):
+        raise ValueError(
+            f"Expected `a` and `b` to have equal sums in a balanced problem, found {a.sum():.4g} and {b.sum():.4g}. "
+            "Normalise them, or let mass change with `tau` below 1."
+        )
     cost_fn = resolve_cost(cost)
     rng_scale, *rng_anchors = jax.random.split(as_key(rng), 3)
 
@@ -116,15 +121,8 @@ def solve_unbalanced(
     mass_x, mass_y = a[rows] * (a.sum() / a[rows].sum()), b[columns] * (b.sum() / b[columns].sum())
     if tile is None and len(rows) * len(columns) > DENSE_ENTRIES:
         tile = default_tile(len(columns))
-    geometry = PointGeometry(
-        x[rows],
-        y[columns],
-        *(jnp.asarray(m, jnp.float32) for m in (mass_x, mass_y)),
-        cost_fn,
-        scale,
-        epsilon,
-        tile=tile,
-    )
+    masses = (jnp.asarray(mass, jnp.float32) for mass in (mass_x, mass_y))
+    geometry = PointGeometry(x[rows], y[columns], *masses, cost_fn, scale, epsilon, tile=tile)
     solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_iterations)
     _check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
 
@@ -240,9 +238,7 @@ def _check_positive(name: str, value: float) -> None:
 
 def _check_solution(solution, *, tau, epsilon: float, threshold: float, prior: float) -> None:
     """Raise unless the solve is finite, converged, and transports mass."""
-    mass, error, n_iters = (
-        float(v) for v in (solution.source_weights.sum(), solution.marginal_error, solution.n_iters)
-    )
+    mass, error, n_iters = float(solution.source_weights.sum()), float(solution.marginal_error), int(solution.n_iters)
     setting = f"epsilon={epsilon:g}, tau=({tau[0]:g}, {tau[1]:g})"
     if mass < MASSLESS * prior:
         raise ConvergenceError(
@@ -251,12 +247,12 @@ def _check_solution(solution, *, tau, epsilon: float, threshold: float, prior: f
         )
     if not np.isfinite([mass, error]).all():
         raise ConvergenceError(
-            f"The unbalanced problem with {setting} gave non-finite weights after {n_iters:.0f} sweeps. Remove far "
+            f"The unbalanced problem with {setting} gave non-finite weights after {n_iters} sweeps. Remove far "
             "outliers, or raise `epsilon` or `tau`."
         )
     if error > threshold:
         raise ConvergenceError(
-            f"The unbalanced problem with {setting} is {error:.2g} from its optimality condition after {n_iters:.0f} "
+            f"The unbalanced problem with {setting} is {error:.2g} from its optimality condition after {n_iters} "
             f"sweeps, expected at most {threshold:g}. Raise `epsilon` or lower `tau`; with `solve_unbalanced`, "
             "`max_iterations` and `threshold` can be raised too."
         )

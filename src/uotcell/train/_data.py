@@ -90,13 +90,11 @@ def training_data(
 
 def held_out(coupling: UnbalancedCoupling, rows: np.ndarray, columns: np.ndarray, data: TrainingData) -> HeldOut:
     """Put held-out cells on the device, at most ``VALID_CELLS`` a side, in the coordinates of training."""
-    # Rows come in random order of cells sorted by row number: thin them evenly instead of taking the first ones.
+    # Cells may be sorted by type: thin them evenly instead of taking the first ones.
     rows, columns = (side[:: -(-len(side) // VALID_CELLS)] for side in (rows, columns))
-    points = (
-        (_pad(np.asarray(p)[r]) - data.shift) / data.scale for p, r in ((coupling.x, rows), (coupling.y, columns))
-    )
-    weights = (_pad(np.asarray(w)[r]) for w, r in ((coupling.source_weights, rows), (coupling.target_weights, columns)))
-    return HeldOut(*points, *weights)
+    x, y = (_pad(np.asarray(p)[r]) for p, r in ((coupling.x, rows), (coupling.y, columns)))
+    a, b = (_pad(np.asarray(w)[r]) for w, r in ((coupling.source_weights, rows), (coupling.target_weights, columns)))
+    return HeldOut((x - data.shift) / data.scale, (y - data.shift) / data.scale, a, b)
 
 
 def draw_global(rng: jax.Array, data: TrainingData, shape: tuple[int, int]) -> Batch:
