@@ -180,6 +180,14 @@ def test_cells_unlike_those_of_the_fit_are_refused(adata, solved):
         solved.push(broken, 0.0, 1.0)
 
 
+def test_images_that_overflow_are_not_written(adata, solved, monkeypatch):
+    keys = [*adata.obs, *adata.obsm, *adata.uns]
+    monkeypatch.setattr(uc.methods.TransportMap, "push", lambda self, x: np.full(x.shape, np.nan, np.float32))
+    with pytest.raises(uc.ConvergenceError, match="finite images of all source cells"):
+        solved.write()
+    assert [*adata.obs, *adata.obsm, *adata.uns] == keys
+
+
 def test_only_anndata_is_taken():
     with pytest.raises(TypeError, match="`adata` to be an AnnData, found ndarray"):
         TemporalProblem(np.zeros((30, 2)))

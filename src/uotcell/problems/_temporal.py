@@ -10,6 +10,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
 
+from uotcell._errors import ConvergenceError
 from uotcell.methods import Method
 from uotcell.ot import solve_unbalanced
 from uotcell.problems._base import DEFAULT_TAU, FittedPair, check_key_added, package_versions, plain, resolve_method
@@ -282,7 +283,7 @@ class TemporalProblem:
             source_weight[pair.source_rows] = np.asarray(pair.coupling.source_weights) * len(pair.source_rows)
             target_weight[pair.target_rows] = np.asarray(pair.coupling.target_weights) * len(pair.target_rows)
         if not np.isfinite(push).all(axis=1).sum() == np.isfinite(source_weight).sum():
-            raise FloatingPointError("Expected finite images of all source cells, found NaN: they overflow float32.")
+            raise ConvergenceError("Expected finite images of all source cells, found NaN: they overflow float32.")
         pairs = list(self.fitted.values())
         uns = {
             "params": plain(self.params | {"versions": package_versions(), "device": pairs[0].history.device}),
