@@ -25,7 +25,7 @@ class InputConvexNetwork(nnx.Module):
         ``"softplus"``, ``"leaky_relu"`` (slope 0.2) or ``"elu"``: convex and increasing.
     positive
         ``"softplus"`` makes the weights between layers positive by construction; ``"penalty"`` uses them as they
-        are, for training with :meth:`negative_part` penalised or :meth:`clip` applied.
+        are: whoever trains the network keeps them from becoming negative.
     rngs
         Random streams for the initial weights.
     """

@@ -91,12 +91,10 @@ class PointGeometry(Geometry):
         Rows per block; ``None`` holds the whole cost matrix.
     """
 
-    def __init__(self, x, y, a, b, cost_fn, scale, epsilon, *, tile: int | None = None, cost=None):
+    def __init__(self, x, y, a, b, cost_fn, scale, epsilon, *, tile: int | None = None):
         super().__init__(epsilon=epsilon)
         self.x, self.y, self.a, self.b, self.cost_fn, self.scale, self.tile = x, y, a, b, cost_fn, scale, tile
-        if tile is None and cost is None:
-            cost = pairwise_cost(cost_fn, x, y) / scale
-        self._dense = cost
+        self._dense = pairwise_cost(cost_fn, x, y) / scale if tile is None else None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def solve_unbalanced(
     >>> coupling.source_weights.shape, coupling.converged
     ((200,), True)
     """
-    x, y = as_points(x, "x"), as_points(y, "y")
+    x = as_points(x, "x")
     y = as_points(y, "y", dim=x.shape[1])
     a, b = as_mass(a, "a", len(x)), as_mass(b, "b", len(y))
     _check_positive("epsilon", epsilon)

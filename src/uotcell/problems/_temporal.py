@@ -154,7 +154,9 @@ class TemporalProblem:
         method
             Estimator, or the name of one with its defaults: ``"icnn"``.
         tau, marginal_penalty, epsilon, cost, scale_cost, anchors
-            The coupling, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given.
+            The coupling, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given. ``cost`` decides
+            the weights; the map between the rescaled measures is that of the method, for ``"icnn"`` always the one of
+            the squared Euclidean cost.
         n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, progress
             The training, see :func:`uotcell.train.fit`; ``n_iters`` defaults to what suits the method.
         rng
