@@ -7,7 +7,7 @@ import optax
 import pytest
 from scipy.linalg import sqrtm
 
-from uotcell.methods import ICNN, Batch, Moments
+from uotcell.methods import ICNN, Batch, PairSummary
 from uotcell.methods._icnn import gaussian_map
 
 
@@ -36,7 +36,7 @@ def test_gaussian_map_is_the_bures_map():
 
 def test_initial_maps():
     rng = np.random.default_rng(0)
-    moments = Moments(rng.normal(size=3), random_cov(rng, 3), rng.normal(size=3), random_cov(rng, 3))
+    moments = PairSummary(rng.normal(size=3), random_cov(rng, 3), rng.normal(size=3), random_cov(rng, 3))
     x = jnp.asarray(rng.normal(size=(200, 3)), jnp.float32)
     identity = ICNN(initial_map="identity")
     pushed = identity.push(identity.init(jax.random.key(0), 3, moments).params, x)

@@ -266,3 +266,17 @@ def test_extreme_settings_give_answers():
     np.testing.assert_allclose(near_balanced.push(x), balanced.push(x), atol=0.1)
     assert near_balanced.transported_mass == pytest.approx(1.0, abs=0.02)
     assert uc.ot.solve_unbalanced(x, x, tau=0.05, epsilon=0.05).converged
+
+
+def test_similar_sizes_share_one_program_and_padding_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(133, 3)), rng.normal(size=(119, 3)) + 1
+    uc.ot.solve_unbalanced(x, y, tau=0.9)
+    before = _sinkhorn.sinkhorn._cache_size()
+    couplings = [uc.ot.solve_unbalanced(x[:n], y, tau=0.9) for n in (133, 140 - 8, 130)]
+    assert _sinkhorn.sinkhorn._cache_size() == before
+    monkeypatch.setattr(_solve, "PADDED_CELLS", 0)
+    unpadded = uc.ot.solve_unbalanced(x, y, tau=0.9)
+    for name in ("source_weights", "target_weights", "f", "g"):
+        np.testing.assert_allclose(getattr(couplings[0], name), getattr(unpadded, name), rtol=2e-3, atol=1e-6)
+    assert couplings[0].transported_mass == pytest.approx(unpadded.transported_mass, rel=1e-3)

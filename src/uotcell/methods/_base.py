@@ -20,13 +20,20 @@ class Batch(NamedTuple):
     target: jax.Array
 
 
-class Moments(NamedTuple):
-    """Mean and covariance of both rescaled measures, in the coordinates of training."""
+class PairSummary(NamedTuple):
+    """What a method may know of a pair before training, in the coordinates of training.
+
+    Mean and covariance of both rescaled measures; cells drawn from the prior measures, at most 512 a side, from which
+    units can be set that do not depend on τ; and the shift and scale that lead back to the original coordinates.
+    """
 
     source_mean: np.ndarray
     source_cov: np.ndarray
     target_mean: np.ndarray
     target_cov: np.ndarray
+    prior_cells: tuple[np.ndarray, np.ndarray]
+    shift: np.ndarray
+    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +73,7 @@ class Method(ABC):
         return 1
 
     @abstractmethod
-    def init(self, rng: jax.Array, dim: int, moments: Moments | None = None) -> Any:
+    def init(self, rng: jax.Array, dim: int, summary: PairSummary | None = None) -> Any:
         """Return the initial state: a NamedTuple or dataclass pytree with a ``params`` field."""
 
     @abstractmethod

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from uotcell.methods._base import Batch, Method, Moments
+from uotcell.methods._base import Batch, Method, PairSummary
 from uotcell.networks import ACTIVATIONS, InputConvexNetwork
 
 
@@ -88,13 +88,13 @@ class ICNN(Method):
         """Return Adam with the rates of this method."""
         return optax.adam(self.learning_rate, b1=self.beta1, b2=self.beta2)
 
-    def init(self, rng: jax.Array, dim: int, moments: Moments | None = None) -> ICNNState:
+    def init(self, rng: jax.Array, dim: int, summary: PairSummary | None = None) -> ICNNState:
         """Draw both potentials and set their quadratic parts."""
         source, target = (_network(self, dim, key)[1] for key in jax.random.split(rng))
-        if self.initial_map == "gaussian" and moments is not None:
-            factor, inverse = gaussian_map(moments.source_cov, moments.target_cov)
-            source = _with_quadratic(source, factor, moments.source_mean, moments.target_mean)
-            target = _with_quadratic(target, inverse, moments.target_mean, moments.source_mean)
+        if self.initial_map == "gaussian" and summary is not None:
+            factor, inverse = gaussian_map(summary.source_cov, summary.target_cov)
+            source = _with_quadratic(source, factor, summary.source_mean, summary.target_mean)
+            target = _with_quadratic(target, inverse, summary.target_mean, summary.source_mean)
         params = {"source": source, "target": target}
         return ICNNState(params, {side: self.init_optimizer(p) for side, p in params.items()})
 

@@ -8,12 +8,11 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
 
 from uotcell.ot._geometry import kernel_average, log_kernel_sum, pairwise_cost
-from uotcell.ot._inputs import as_key, as_points
+from uotcell.ot._inputs import as_key, as_points, padded_size
 from uotcell.ot._sampling import AliasTable, alias_table, draw, draw_columns
 
 # Rows per block such that one block of costs holds about this many numbers (16 MB): measured fastest on CPU.
@@ -105,7 +104,7 @@ class UnbalancedCoupling:
         -------
         ``ã/a`` at every cell, shape ``(k,)``, float32; one means that the cell keeps its mass.
         """
-        return np.asarray(jnp.exp((self.tau[0] - 1.0) * self._soft_minimum(x, source=True) / self.epsilon))
+        return np.exp((self.tau[0] - 1.0) * self._soft_minimum(x, source=True) / self.epsilon)
 
     def target_rescaling(self, y: ArrayLike) -> np.ndarray:
         """Mass multiplier of target cells, seen or not.
@@ -119,7 +118,7 @@ class UnbalancedCoupling:
         -------
         ``b̃/b`` at every cell, shape ``(k,)``, float32.
         """
-        return np.asarray(jnp.exp((self.tau[1] - 1.0) * self._soft_minimum(y, source=False) / self.epsilon))
+        return np.exp((self.tau[1] - 1.0) * self._soft_minimum(y, source=False) / self.epsilon)
 
     def push(self, x: ArrayLike, *, columns: np.ndarray | None = None) -> np.ndarray:
         """Entropic map: the mean of the target cells under the plan, given a source cell, seen or not.
@@ -202,27 +201,38 @@ class UnbalancedCoupling:
     def _kernel_arguments(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None) -> dict:
         """Query points in the coupling's coordinates against the cells, and log weights, of the other side."""
         points = as_points(points, "x" if source else "y", dim=self.x.shape[1])
-        cells, mass, potential = (self.y, self.b, self.g) if source else (self.x, self.a, self.f)
-        log_mass = jnp.log(mass)
+        sides = (self.y, self.b, self.g) if source else (self.x, self.a, self.f)
+        cells, mass, potential = (np.asarray(side) for side in sides)
+        with np.errstate(divide="ignore"):  # a cell of mass zero weighs nothing
+            log_mass = np.log(mass)
         if support is None and self.anchors is not None:
             support = self.anchors[1 if source else 0]
         if support is not None:
             # These stand for all cells of their side, so they carry the mass of the whole side.
-            log_mass = log_mass[support] - logsumexp(log_mass[support]) + jnp.log(mass.sum())
+            log_mass = log_mass[support] + np.log(mass.sum() / mass[support].sum())
             cells, potential = cells[support], potential[support]
+        # Padding of weight zero, so that calls of similar sizes share compiled programs; callers cut it off.
+        queries = np.zeros((padded_size(len(points)), points.shape[1]), np.float32)
+        queries[: len(points)] = points - self.shift
+        support_size = padded_size(len(cells))
+        padded_cells = np.zeros((support_size, cells.shape[1]), np.float32)
+        padded_cells[: len(cells)] = cells
+        h = np.full(support_size, -np.inf, np.float32)
+        h[: len(cells)] = log_mass + potential / self.epsilon
         return {
-            "x": jnp.asarray(points - self.shift, jnp.float32),
-            "y": cells,
-            "h": log_mass + potential / self.epsilon,
+            "x": queries,
+            "y": padded_cells,
+            "h": h,
             "cost_fn": self.cost_fn,
             "scale": self.scale,
             "epsilon": self.epsilon,
-            "tile": default_tile(len(cells)),
+            "tile": default_tile(support_size),
         }
 
-    def _soft_minimum(self, points: ArrayLike, *, source: bool) -> jax.Array:
-        return -self.epsilon * log_kernel_sum(**self._kernel_arguments(points, source=source))
+    def _soft_minimum(self, points: ArrayLike, *, source: bool) -> np.ndarray:
+        total = log_kernel_sum(**self._kernel_arguments(points, source=source))
+        return -self.epsilon * np.asarray(total)[: len(points)]
 
     def _average(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None) -> np.ndarray:
         average = kernel_average(**self._kernel_arguments(points, source=source, support=support))
-        return (np.asarray(average) + self.shift).astype(np.float32)
+        return (np.asarray(average)[: len(points)] + self.shift).astype(np.float32)

@@ -10,10 +10,14 @@ import numpy as np
 
 
 class AliasTable(NamedTuple):
-    """Walker's alias table: two look-ups per draw, exact weights, rows of zero weight never drawn."""
+    """Walker's alias table: two look-ups per draw, exact weights, rows of zero weight never drawn.
+
+    Draws depend on the first ``n_rows`` entries alone, so that padding changes none of them.
+    """
 
     accept: jax.Array
     alias: jax.Array
+    n_rows: jax.Array
 
 
 def alias_table(weights: np.ndarray, *, size: int | None = None) -> AliasTable:
@@ -24,7 +28,7 @@ def alias_table(weights: np.ndarray, *, size: int | None = None) -> AliasTable:
     weights
         Non-negative masses, shape ``(n,)``; they need not sum to one.
     size
-        Length of the table, at least ``n``; the rows added have no mass. Equal sizes share compiled programs.
+        Length of the table, at least ``n``; the rows added are never reached. Equal sizes share compiled programs.
 
     Returns
     -------
@@ -35,8 +39,7 @@ def alias_table(weights: np.ndarray, *, size: int | None = None) -> AliasTable:
     ValueError
         If a weight is negative or not finite, or all are zero.
     """
-    mass = np.zeros(len(weights) if size is None else size)
-    mass[: len(weights)] = np.asarray(weights, dtype=np.float64)
+    mass = np.asarray(weights, dtype=np.float64)
     total = mass.sum()
     if not np.isfinite(total) or total <= 0 or mass.min() < 0:
         raise ValueError(
@@ -58,13 +61,18 @@ def alias_table(weights: np.ndarray, *, size: int | None = None) -> AliasTable:
     for i in small:
         if mass[i] == 0.0:
             accept[i], alias[i] = 0.0, heaviest
-    return AliasTable(jnp.asarray(accept, jnp.float32), jnp.asarray(alias, jnp.int32))
+    padding = 0 if size is None else size - len(mass)
+    return AliasTable(
+        jnp.asarray(np.pad(np.asarray(accept, np.float32), (0, padding))),
+        jnp.asarray(np.pad(np.asarray(alias, np.int32), (0, padding))),
+        jnp.asarray(len(mass), jnp.int32),
+    )
 
 
 def draw(rng: jax.Array, table: AliasTable, shape: tuple[int, ...]) -> jax.Array:
     """Draw row numbers of the given shape, independently and with replacement."""
     rng_row, rng_accept = jax.random.split(rng)
-    row = jax.random.randint(rng_row, shape, 0, len(table.alias))
+    row = jax.random.randint(rng_row, shape, 0, table.n_rows)
     keep = jax.random.uniform(rng_accept, shape) < table.accept[row]
     return jnp.where(keep, row, table.alias[row])
 

@@ -13,14 +13,16 @@ from ott.geometry.costs import CostFn, SqEuclidean, TICost
 from uotcell._errors import ConvergenceError
 from uotcell.ot._coupling import UnbalancedCoupling, default_tile
 from uotcell.ot._geometry import PointGeometry, log_kernel_sum, pairwise_cost, resolve_cost
-from uotcell.ot._inputs import as_key, as_mass, as_points
-from uotcell.ot._sinkhorn import inverse_penalty, sinkhorn
+from uotcell.ot._inputs import as_key, as_mass, as_points, padded_size
+from uotcell.ot._sinkhorn import SinkhornSolution, inverse_penalty, sinkhorn
 
 # A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
 DENSE_ENTRIES = 64_000_000
 # Cells per side from which the scale of a cost without a closed form is estimated.
 SCALE_CELLS = 4_096
 MASSLESS = 1e-6
+# Cells per side up to which clouds are padded: compiling takes seconds, longer than a solve of this size.
+PADDED_CELLS = 4_096
 
 
 def solve_unbalanced(
@@ -112,7 +114,7 @@ def solve_unbalanced(
     rng_scale, *rng_anchors = jax.random.split(as_key(rng), 3)
 
     shift = (a @ x / a.sum() + b @ y / b.sum()) / 2 if isinstance(cost_fn, TICost) else np.zeros(x.shape[1])
-    x, y = (jnp.asarray(points - shift, jnp.float32) for points in (x, y))
+    x, y = (np.asarray(points - shift, np.float32) for points in (x, y))
     scale = cost_scale(x, y, a, b, cost_fn, scale_cost, rng_scale)
 
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
@@ -121,23 +123,24 @@ def solve_unbalanced(
     mass_x, mass_y = a[rows] * (a.sum() / a[rows].sum()), b[columns] * (b.sum() / b[columns].sum())
     if tile is None and len(rows) * len(columns) > DENSE_ENTRIES:
         tile = default_tile(len(columns))
-    masses = (jnp.asarray(mass, jnp.float32) for mass in (mass_x, mass_y))
-    geometry = PointGeometry(x[rows], y[columns], *masses, cost_fn, scale, epsilon, tile=tile)
+    (points_x, split_x), (points_y, split_y) = _pad(x[rows], mass_x), _pad(y[columns], mass_y)
+    geometry = PointGeometry(points_x, points_y, split_x, split_y, cost_fn, scale, epsilon, tile=tile)
     solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_iterations)
+    solution = _without_padding(solution, len(rows), len(columns))
     _check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
 
     mass = float(np.asarray(solution.source_weights, np.float64).sum())
     kernel = {"cost_fn": cost_fn, "scale": scale, "epsilon": epsilon}
     f, source_weights = _extend(
         x, a, rows, mass_x, solution.f, solution.source_weights, tau=tau[0], mass=mass, kernel=kernel,
-        support=geometry.y, h=jnp.log(geometry.b) + solution.g / epsilon,
+        support=y[columns], h=np.log(mass_y, dtype=np.float32) + solution.g / epsilon,
     )  # fmt: skip
     g, target_weights = _extend(
         y, b, columns, mass_y, solution.g, solution.target_weights, tau=tau[1], mass=mass, kernel=kernel,
-        support=geometry.x, h=jnp.log(geometry.a) + solution.f / epsilon,
+        support=x[rows], h=np.log(mass_x, dtype=np.float32) + solution.f / epsilon,
     )  # fmt: skip
     return UnbalancedCoupling(
-        x=x, y=y, a=jnp.asarray(a, jnp.float32), b=jnp.asarray(b, jnp.float32), f=f, g=g,
+        x=jnp.asarray(x), y=jnp.asarray(y), a=jnp.asarray(a, jnp.float32), b=jnp.asarray(b, jnp.float32), f=f, g=g,
         epsilon=float(epsilon), tau=tau, scale=scale, cost_fn=cost_fn, shift=shift,
         anchors=None if anchors is None else (rows, columns),
         source_weights=source_weights, target_weights=target_weights,
@@ -198,7 +201,8 @@ def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Ar
 
 def _warn_if_few_cells_set_the_scale(scale: float, x, y, i, j, cost_fn: CostFn) -> None:
     """Warn when far cells, not the bulk, decide what one unit of cost is."""
-    x, y = (jnp.asarray(points[rows[:512]], jnp.float32) for points, rows in ((x, i), (y, j)))
+    # Of one size, whatever the data, so that this is compiled once.
+    x, y = (jnp.asarray(points[np.resize(rows, 512)], jnp.float32) for points, rows in ((x, i), (y, j)))
     median = float(jnp.median(pairwise_cost(cost_fn, x, y)))
     if scale > 5 * median:
         warnings.warn(
@@ -213,6 +217,34 @@ def _choose(rng: jax.Array, candidates: np.ndarray, n: int) -> np.ndarray:
     if n >= len(candidates):
         return candidates
     return np.sort(candidates[np.asarray(jax.random.permutation(rng, len(candidates)))[:n]])
+
+
+def _pad(points: np.ndarray, mass: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Repeat the first cells until the cloud has a size that others share; a cell and its copy halve its mass.
+
+    In the KL(π | a⊗b) convention splitting a cell changes nothing but where its mass is written down.
+    """
+    n_copies = padded_size(len(points)) - len(points) if len(points) <= PADDED_CELLS else 0
+    mass = np.asarray(mass, np.float32).copy()
+    mass[:n_copies] /= 2
+    copies = (np.concatenate([array, array[:n_copies]]) for array in (np.asarray(points), mass))
+    return tuple(jnp.asarray(array) for array in copies)
+
+
+def _without_padding(solution: SinkhornSolution, n: int, m: int) -> SinkhornSolution:
+    """Drop the copies and give their weights back."""
+
+    def merged(weights: jax.Array, n: int) -> np.ndarray:
+        weights = np.array(weights)
+        weights[: len(weights) - n] += weights[n:]
+        return weights[:n]
+
+    return solution._replace(
+        f=np.asarray(solution.f)[:n],
+        g=np.asarray(solution.g)[:m],
+        source_weights=merged(solution.source_weights, n),
+        target_weights=merged(solution.target_weights, m),
+    )
 
 
 def _extend(points, prior, rows, mass_rows, potential, weights, *, tau, mass, kernel, support, h):

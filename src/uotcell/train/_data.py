@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from ott.geometry.costs import CostFn
 
-from uotcell.methods import Batch, Moments
+from uotcell.methods import Batch, PairSummary
 from uotcell.ot import UnbalancedCoupling
 from uotcell.ot._geometry import PointGeometry
 from uotcell.ot._sampling import AliasTable, alias_table, draw
 from uotcell.ot._sinkhorn import sinkhorn
 
-# Most held-out cells per side that validation looks at: keeps it to a small part of a run.
-VALID_CELLS = 512
+# Cells per side from which methods take units of cost.
+PRIOR_CELLS = 512
 BATCH_SWEEPS, BATCH_THRESHOLD = 2_000, 1e-3
 
 
 class TrainingData(NamedTuple):
-    """Training cells, padded to a power of two so that pairs of similar size share compiled programs.
+    """Training cells, padded so that pairs of similar size share compiled programs.
 
     ``x, y`` are in the coupling's coordinates; training sees ``(x − shift) / scale``. The tables draw rows in
     proportion to the rescaled weights, or to the prior masses when batches are rescaled one by one.
@@ -66,35 +67,49 @@ def split_rows(rng: jax.Array, n: int, fraction: float) -> tuple[np.ndarray, np.
 
 
 def training_data(
-    coupling: UnbalancedCoupling, rows: np.ndarray, columns: np.ndarray, *, rescaling: str
-) -> tuple[TrainingData, Moments]:
-    """Put the given cells on the device; return them with the moments of the rescaled measures."""
+    coupling: UnbalancedCoupling,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    *,
+    rescaling: str,
+    sizes: tuple[int, int] | None = None,
+) -> tuple[TrainingData, PairSummary]:
+    """Put the given cells on the device, padded to ``sizes``; return them with what a method may know of the pair."""
     x, y = np.asarray(coupling.x)[rows], np.asarray(coupling.y)[columns]
     a, b = np.asarray(coupling.source_weights)[rows], np.asarray(coupling.target_weights)[columns]
+    prior = np.asarray(coupling.a)[rows], np.asarray(coupling.b)[columns]
     (mean_x, cov_x), (mean_y, cov_y) = _moments(x, a), _moments(y, b)
     shift = (mean_x + mean_y) / 2
     scale = float(np.sqrt((np.trace(cov_x) + np.trace(cov_y)) / (2 * len(shift))))
     # Measures without spread (one cell each) leave no scale to take; their distance, or one, will do.
     scale = scale or float(np.linalg.norm(mean_x - mean_y)) or 1.0
-    moments = Moments((mean_x - shift) / scale, cov_x / scale**2, (mean_y - shift) / scale, cov_y / scale**2)
+    summary = PairSummary(
+        (mean_x - shift) / scale,
+        cov_x / scale**2,
+        (mean_y - shift) / scale,
+        cov_y / scale**2,
+        tuple((_systematic_draw(cells, mass) - shift) / scale for cells, mass in zip((x, y), prior, strict=True)),
+        shift + coupling.shift,
+        scale,
+    )
     if rescaling == "minibatch":
-        a, b = np.asarray(coupling.a)[rows], np.asarray(coupling.b)[columns]
+        a, b = prior
+    sizes = (bucket(len(rows)), bucket(len(columns))) if sizes is None else sizes
     data = TrainingData(
-        *(_pad(points) for points in (x, y)),
-        *(alias_table(mass, size=_bucket(len(mass))) for mass in (a, b)),
+        *(_pad(points, size) for points, size in zip((x, y), sizes, strict=True)),
+        *(alias_table(mass, size=size) for mass, size in zip((a, b), sizes, strict=True)),
         jnp.asarray(shift, jnp.float32),
         jnp.asarray(scale, jnp.float32),
     )
-    return data, moments
+    return data, summary
 
 
-def held_out(coupling: UnbalancedCoupling, rows: np.ndarray, columns: np.ndarray, data: TrainingData) -> HeldOut:
-    """Put held-out cells on the device, at most ``VALID_CELLS`` a side, in the coordinates of training."""
-    # Cells may be sorted by type: thin them evenly instead of taking the first ones.
-    rows, columns = (side[:: -(-len(side) // VALID_CELLS)] for side in (rows, columns))
-    x, y = (_pad(np.asarray(p)[r]) for p, r in ((coupling.x, rows), (coupling.y, columns)))
-    a, b = (_pad(np.asarray(w)[r]) for w, r in ((coupling.source_weights, rows), (coupling.target_weights, columns)))
-    return HeldOut((x - data.shift) / data.scale, (y - data.shift) / data.scale, a, b)
+def held_out(
+    points: Sequence[np.ndarray], weights: Sequence[np.ndarray], data: TrainingData, sizes: tuple[int, int]
+) -> HeldOut:
+    """Put cells of both sides, in the coupling's coordinates, on the device with their weights."""
+    x, y = ((_pad(side, size) - data.shift) / data.scale for side, size in zip(points, sizes, strict=True))
+    return HeldOut(x, y, *(_pad(side, size) for side, size in zip(weights, sizes, strict=True)))
 
 
 def draw_global(rng: jax.Array, data: TrainingData, shape: tuple[int, int]) -> Batch:
@@ -140,11 +155,20 @@ def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
     return mean, (weights * (points - mean).T) @ (points - mean)
 
 
-def _bucket(n: int) -> int:
+def _systematic_draw(cells: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Return at most ``PRIOR_CELLS`` cells in proportion to their mass, at even steps of the cumulative mass."""
+    cumulative = np.cumsum(mass, dtype=np.float64)
+    n = min(len(cells), PRIOR_CELLS)
+    rows = np.searchsorted(cumulative, (np.arange(n) + 0.5) / n * cumulative[-1])
+    return cells[np.minimum(rows, len(cells) - 1)]
+
+
+def bucket(n: int) -> int:
+    """Return the least power of two that is at least ``n``: sizes of one bucket share compiled programs."""
     return 1 << max(0, n - 1).bit_length()
 
 
-def _pad(array: np.ndarray) -> jax.Array:
-    out = np.zeros((_bucket(len(array)), *array.shape[1:]), np.float32)
+def _pad(array: np.ndarray, size: int) -> jax.Array:
+    out = np.zeros((size, *array.shape[1:]), np.float32)
     out[: len(array)] = array
     return jnp.asarray(out)

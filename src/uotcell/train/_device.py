@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -25,3 +26,14 @@ def warn_if_gpu_unused() -> None:
             'the GPU build with `pip install "uotcell[gpu]"`, or set JAX_PLATFORMS=cpu knowingly and ignore this.',
             stacklevel=3,
         )
+
+
+def memory_bytes() -> int:
+    """Memory of the device that computes, in bytes; on a CPU that of the machine."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    return statistics.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_lockstep() -> bool:
+    """Whether many pairs should take their steps side by side: wide batches are what accelerators want."""
+    return jax.devices()[0].platform != "cpu"

@@ -1,4 +1,7 @@
-"""The compiled programs of a training run: a chunk of steps, and one validation."""
+"""The compiled programs of a training run: a chunk of steps, and one validation, of one pair or of many at once.
+
+Every array of a run has a leading axis of pairs.
+"""
 
 from __future__ import annotations
 
@@ -26,58 +29,98 @@ class Settings:
     tau: tuple[float, float] | None
     ema_decay: float | None
     source_noise: float
+    lockstep: bool = True
 
 
 class Carry(NamedTuple):
-    """What one step hands to the next."""
+    """What one step of a pair hands to the next."""
 
     state: Any
     average: Any
-    step: jax.Array
+
+
+class PairRun(NamedTuple):
+    """What stays the same over the run of a pair."""
+
+    rng: jax.Array
+    data: TrainingData
+    problem: BatchProblem
 
 
 @partial(jax.jit, static_argnames=("settings",))
 def train_chunk(
-    settings: Settings, carry: Carry, rng: jax.Array, n_iters: jax.Array, data: TrainingData, problem: BatchProblem
-) -> tuple[Carry, dict[str, jax.Array], jax.Array]:
-    """Take ``settings.chunk`` steps, or those left until ``n_iters``; return mean losses and the worst batch error."""
+    settings: Settings, carry: Carry, step: jax.Array, n_iters: jax.Array, run: PairRun
+) -> tuple[Carry, jax.Array, dict[str, jax.Array], jax.Array]:
+    """Take ``settings.chunk`` steps of all pairs, or those left until ``n_iters``.
+
+    Returns the new carry, steps taken in all, and for every pair mean losses and the worst batch error, ``(n_pairs,)``.
+    """
+    length = jnp.minimum(settings.chunk, n_iters - step)
+
+    def chunk(carry: Carry, run: PairRun):
+        return _chunk_of_one_pair(settings, carry, step, n_iters, run)
+
+    carry, (losses, errors) = over_pairs(chunk, (carry, run), lockstep=settings.lockstep)
+    mean_losses = jax.tree.map(lambda values: values.sum(axis=1) / length, losses)
+    return carry, step + length, mean_losses, errors.max(axis=1)
+
+
+def _chunk_of_one_pair(settings: Settings, carry: Carry, first: jax.Array, n_iters: jax.Array, run: PairRun):
     method, shape = settings.method, (settings.method.draws, settings.batch_size)
 
-    def step(carry: Carry) -> tuple[Carry, tuple[dict, jax.Array]]:
-        rng_draw, rng_update, rng_noise = jax.random.split(jax.random.fold_in(rng, carry.step), 3)
+    def step(carry: Carry, i: jax.Array) -> tuple[Carry, tuple[dict, jax.Array]]:
+        rng_draw, rng_update, rng_noise = jax.random.split(jax.random.fold_in(run.rng, i), 3)
         if settings.rescaling == "global":
-            batch, error = draw_global(rng_draw, data, shape), jnp.zeros(())
+            batch, error = draw_global(rng_draw, run.data, shape), jnp.zeros(())
         else:
-            batch, error = draw_minibatch(rng_draw, data, shape, problem, settings.tau)
+            batch, error = draw_minibatch(rng_draw, run.data, shape, run.problem, settings.tau)
         if settings.source_noise:
             noise = settings.source_noise * jax.random.normal(rng_noise, batch.source.shape)
             batch = batch._replace(source=batch.source + noise)
-        state, losses = method.update(carry.state, batch, rng_update, carry.step / n_iters)
+        state, losses = method.update(carry.state, batch, rng_update, i / n_iters)
         average = carry.average
         if settings.ema_decay is not None:
             decay = settings.ema_decay
             average = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, average, state.params)
-        return Carry(state, average, carry.step + 1), (losses, error)
+        return Carry(state, average), (losses, error)
 
-    def step_if_left(carry: Carry, _) -> tuple[Carry, tuple[dict, jax.Array]]:
-        _, shapes = jax.eval_shape(step, carry)
+    def step_if_left(carry: Carry, i: jax.Array) -> tuple[Carry, tuple[dict, jax.Array]]:
+        _, shapes = jax.eval_shape(step, carry, i)
         idle = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.cond(carry.step < n_iters, step, lambda c: (c, idle), carry)
+        return jax.lax.cond(i < n_iters, step, lambda c, _: (c, idle), carry, i)
 
-    first = carry.step
-    carry, (losses, errors) = jax.lax.scan(step_if_left, carry, length=settings.chunk)
-    return carry, jax.tree.map(lambda values: values.sum() / (carry.step - first), losses), errors.max()
+    return jax.lax.scan(step_if_left, carry, first + jnp.arange(settings.chunk))
 
 
-def averaged(settings: Settings, carry: Carry) -> Any:
+def over_pairs(function: Callable, arguments: tuple, *, lockstep: bool):
+    """Apply ``function`` to every pair along the leading axes: in lockstep, or one after another in one program.
+
+    Lockstep (``vmap``) is what accelerators want. A CPU does not gain from wider batches, but loses by waiting in
+    every Sinkhorn solve for the slowest pair.
+    """
+    if len(jax.tree.leaves(arguments)[0]) == 1:
+        out = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+        return jax.tree.map(lambda leaf: leaf[None], out)
+    if lockstep:
+        return jax.vmap(function)(*arguments)
+    return jax.lax.map(lambda args: function(*args), arguments)
+
+
+def averaged(settings: Settings, carry: Carry, step: int) -> Any:
     """Parameters to use: the bias-corrected running average, or the last ones without one."""
     if settings.ema_decay is None:
         return carry.state.params
-    correction = 1 - settings.ema_decay ** carry.step.astype(jnp.float32)
+    correction = 1 - settings.ema_decay**step
     return jax.tree.map(lambda mean: mean / correction, carry.average)
 
 
-@partial(jax.jit, static_argnames=("push",))
-def valid_divergence(push: Callable, params: Any, valid: HeldOut, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sinkhorn divergence between the pushed held-out source and the held-out target, and whether it converged."""
-    return sinkhorn_divergence(push(params, valid.x), valid.y, valid.a, valid.b, epsilon)
+@partial(jax.jit, static_argnames=("push", "lockstep"))
+def valid_divergence(
+    push: Callable, params: Any, valid: HeldOut, epsilon: jax.Array, *, lockstep: bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """Sinkhorn divergence between every pair's pushed held-out source and target, and whether it converged."""
+
+    def divergence(params: Any, valid: HeldOut, epsilon: jax.Array):
+        return sinkhorn_divergence(push(params, valid.x), valid.y, valid.a, valid.b, epsilon)
+
+    return over_pairs(divergence, (params, valid, epsilon), lockstep=lockstep)
