@@ -1,9 +1,10 @@
 import numpy as np
 import ot
 import pytest
+from scipy import stats
 
 import uotcell as uc
-from uotcell.metrics import effective_sample_size, sinkhorn_divergence
+from uotcell.metrics import effective_sample_size, sinkhorn_divergence, wasserstein_1d
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(30, 3)), rng.normal(loc=[1.0, 0.5, 0.0], scale=0.7, size=(20, 3))
@@ -129,3 +130,24 @@ def test_bad_input(arguments, message):
 )
 def test_effective_sample_size(weights, expected):
     assert effective_sample_size(weights) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("a", "b"), [(np.ones(30), np.ones(20)), (A, B)], ids=["uniform", "weighted"])
+def test_wasserstein_1d_agrees_with_scipy_and_pot(a, b):
+    distances = wasserstein_1d(X, Y, a=a, b=b)
+    assert distances.shape == (3,)
+    np.testing.assert_allclose(
+        distances, [stats.wasserstein_distance(x, y, a, b) for x, y in zip(X.T, Y.T, strict=True)], rtol=1e-10
+    )
+    np.testing.assert_allclose(distances, ot.wasserstein_1d(X, Y, a / a.sum(), b / b.sum(), p=1), rtol=1e-6)
+
+
+def test_wasserstein_1d_of_ties():
+    x, y = np.round(X), np.round(Y)
+    expected = [stats.wasserstein_distance(*features) for features in zip(x.T, y.T, strict=True)]
+    np.testing.assert_allclose(wasserstein_1d(x, y), expected, rtol=1e-10)
+
+
+def test_wasserstein_1d_of_a_translation():
+    shift = np.array([3.0, 0.0, -1.0])
+    np.testing.assert_allclose(wasserstein_1d(X, X + shift, a=A, b=A), np.abs(shift), atol=1e-12)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from uotcell._errors import ConvergenceError
+from uotcell.metrics._inputs import as_populations
 from uotcell.ot._divergence import sinkhorn_divergence as divergence
 from uotcell.ot._inputs import as_mass, as_points
 
@@ -55,6 +56,38 @@ def sinkhorn_divergence(
     if not (converged and np.isfinite(value)):
         raise ConvergenceError(f"The Sinkhorn divergence with epsilon={epsilon:g} did not converge. Raise `epsilon`.")
     return float(value)
+
+
+def wasserstein_1d(x: ArrayLike, y: ArrayLike, *, a: ArrayLike | None = None, b: ArrayLike | None = None) -> np.ndarray:
+    """1-Wasserstein distance of every feature by itself, ``∫ |F(t) − G(t)| dt`` of its two distribution functions.
+
+    Parameters
+    ----------
+    x, y
+        Predicted and observed cells, shapes ``(n, d)`` and ``(m, d)``.
+    a, b
+        Their masses, uniform by default. Only their ratios count.
+
+    Returns
+    -------
+    Distances in the units of each feature, shape ``(d,)``.
+
+    Raises
+    ------
+    ValueError
+        If cells or masses are empty, not finite, or do not fit together.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> uc.metrics.wasserstein_1d([[0.0, 1.0], [2.0, 1.0]], [[3.0, 1.0]])
+    array([2., 0.])
+    """
+    x, y, a, b = as_populations(x, y, a, b)
+    values = np.concatenate([x, y])
+    order = np.argsort(values, axis=0)
+    difference = np.cumsum(np.concatenate([a, -b])[order], axis=0)[:-1]
+    return (np.abs(difference) * np.diff(np.take_along_axis(values, order, axis=0), axis=0)).sum(axis=0)
 
 
 def effective_sample_size(weights: ArrayLike) -> float:
