@@ -1,5 +1,20 @@
-"""Small real datasets that come with the package and need no network."""
+"""Small real datasets that come with the package, a simulated drug screen, and readers of published files."""
 
+from uotcell.datasets._cellot import read_cellot_4i
+from uotcell.datasets._drug_response import DrugResponse, drug_responses
+from uotcell.datasets._drug_simulator import simulate_drug_screen
 from uotcell.datasets._embedded import hematopoiesis, reprogramming
+from uotcell.datasets._perturbations import crispr_screens, glioblastoma, melanoma_4i, melanoma_4i_drug_counts
 
-__all__ = ["hematopoiesis", "reprogramming"]
+__all__ = [
+    "DrugResponse",
+    "crispr_screens",
+    "drug_responses",
+    "glioblastoma",
+    "hematopoiesis",
+    "melanoma_4i",
+    "melanoma_4i_drug_counts",
+    "read_cellot_4i",
+    "reprogramming",
+    "simulate_drug_screen",
+]
