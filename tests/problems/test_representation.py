@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from uotcell.problems._representation import check_representation, representation
+from uotcell.problems._representation import align_features, check_representation, representation
 
 CELLS = np.random.default_rng(0).poisson(1.0, size=(12, 5)).astype(np.float32)
 ROWS = np.array([1, 4, 5, 11])
@@ -122,3 +122,16 @@ def test_unknown_slots_are_refused(adata, use_rep, layer, error, message):
 def test_missing_matrix_is_refused():
     with pytest.raises(ValueError, match=r"`adata\.X` to hold a matrix .* found None"):
         check_representation(ad.AnnData(obs=pd.DataFrame(index=["a", "b"])), "X", None)
+
+
+def test_features_are_found_by_name():
+    expected = pd.Index(["a", "b", "c"])
+    assert align_features(pd.Index(["a", "b", "c"]), expected) == slice(None)
+    assert align_features(pd.Index(["x", "c", "a", "b"]), expected).tolist() == [2, 3, 1]
+    assert align_features(pd.Index(["a", "a"]), pd.Index(["a", "a"])) == slice(None)
+    with pytest.raises(ValueError, match=r"3 features of the fit, found 1 of them missing: \['b'\]\. Give all"):
+        align_features(pd.Index(["c", "a"]), expected)
+    with pytest.raises(ValueError, match=r"found 6 of them missing: \['0', '1', '2', '3', '4'\] and more\."):
+        align_features(expected, pd.Index(list("012345")))
+    with pytest.raises(ValueError, match="repeated names in another order"):
+        align_features(pd.Index(["a", "a", "b"]), expected)

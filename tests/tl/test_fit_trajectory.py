@@ -505,7 +505,12 @@ BAD_INPUT = {
         ],
     ),
     "unknown keyword": (None, {"n_iter": 10}, TypeError, ["unexpected keyword argument 'n_iter'"]),
-    "unknown method": (None, {"method": "icn"}, ValueError, ["`method`", r"\['icnn'\] or a `Method`", "found 'icn'"]),
+    "unknown method": (
+        None,
+        {"method": "icn"},
+        ValueError,
+        ["`method`", r"\['icnn', 'monge_gap'\] or a `Method`", "found 'icn'"],
+    ),
     "method class": (None, {"method": uc.methods.ICNN}, ValueError, ["`method`", "or a `Method`", "found <class"]),
     "unknown rescaling": (
         None,

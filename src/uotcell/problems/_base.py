@@ -1,19 +1,69 @@
-"""One fitted pair, and what every problem writes into AnnData."""
+"""What problems have in common: checks of their data, one fitted pair, and what is written into AnnData."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 
+import jax
 import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike
 
-from uotcell.methods import ICNN, Method, TransportMap
+from uotcell.methods import ICNN, Method, MongeGap, TransportMap
 from uotcell.ot import UnbalancedCoupling
+from uotcell.ot._inputs import as_key
+from uotcell.problems._representation import align_features, check_representation, representation
 from uotcell.train import History
 
-METHODS: dict[str, type[Method]] = {"icnn": ICNN}
+METHODS: dict[str, type[Method]] = {"icnn": ICNN, "monge_gap": MongeGap}
 DEFAULT_TAU = 0.95
 RECORDED_PACKAGES = ("uotcell", "jax", "flax", "optax", "ott-jax", "anndata", "numpy")
+
+
+class Problem:
+    """AnnData whose cells are paired, and the settings they were paired with.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with unique ``.obs_names``, in memory or backed.
+    """
+
+    params: dict
+    # Names of the features when the representation is ``.X`` or a layer; None for ``.obsm``.
+    _features: pd.Index | None
+
+    def __init__(self, adata: AnnData):
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"Expected `adata` to be an AnnData, found {type(adata).__name__}.")
+        if not adata.obs_names.is_unique:
+            repeated = adata.obs_names[adata.obs_names.duplicated()][0]
+            raise ValueError(
+                f"Expected `adata.obs_names` to be unique, found {repeated!r} more than once. "
+                "Run `adata.obs_names_make_unique()`."
+            )
+        if adata.isbacked and adata.is_view:
+            raise ValueError(
+                "Expected an AnnData that can be written to, found a view of a backed one. Run `adata.to_memory()`, or "
+                "choose the cells when preparing the problem."
+            )
+        self.adata = adata
+        self.fitted: dict[tuple, FittedPair] = {}
+
+    def _points(self, cells: ArrayLike | AnnData) -> np.ndarray:
+        """Return cells of the user in the representation of the fit, features in its order."""
+        if not isinstance(cells, AnnData):
+            return np.asarray(cells)
+        use_rep, layer = self.params["use_rep"], self.params["layer"]
+        check_representation(cells, use_rep, layer)
+        order = slice(None) if self._features is None else align_features(cells.var_names, self._features)
+        return representation(cells, np.arange(cells.n_obs), use_rep, layer)[:, order]
+
+    def _require(self, attribute: str, step: str) -> None:
+        if not getattr(self, attribute, None):
+            raise RuntimeError(f"Expected a problem after `.{step}(...)`, found it before. Run `.{step}(...)` first.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,9 +75,7 @@ class FittedPair:
     source, target
         Labels of the two sides.
     source_rows, target_rows
-        Their rows in the AnnData, ascending.
-    time_difference
-        Target time minus source time, in units of the time column.
+        Rows of the coupled cells in the AnnData, ascending.
     coupling
         The solved unbalanced problem.
     transport_map
@@ -40,7 +88,6 @@ class FittedPair:
     target: object
     source_rows: np.ndarray
     target_rows: np.ndarray
-    time_difference: float
     coupling: UnbalancedCoupling
     transport_map: TransportMap
     history: History
@@ -84,6 +131,11 @@ def check_key_added(key_added: str) -> None:
     """Raise unless ``key_added`` can name slots."""
     if not isinstance(key_added, str) or not key_added or "/" in key_added:
         raise ValueError(f"Expected `key_added` to be a non-empty string without a slash, found {key_added!r}.")
+
+
+def plain_rng(rng: jax.Array | int) -> np.ndarray | int:
+    """Turn a seed or a key into what AnnData stores."""
+    return int(rng) if isinstance(rng, (int, np.integer)) else np.asarray(jax.random.key_data(as_key(rng)))
 
 
 def plain(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -52,3 +53,28 @@ def representation(adata: AnnData, rows: np.ndarray, use_rep: str, layer: str | 
             "these cells or recompute the representation."
         )
     return cells
+
+
+def align_features(names: pd.Index, expected: pd.Index) -> np.ndarray | slice:
+    """Return where the expected features are among ``names``; features that are not expected are left out.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, or names that stand in another order are not unique.
+    """
+    if names.equals(expected):
+        return slice(None)
+    if not (names.is_unique and expected.is_unique):
+        raise ValueError(
+            "Expected `.var_names` to be unique, or the same as in the fit, found repeated names in another order. Run "
+            "`adata.var_names_make_unique()` before the fit, and on these cells."
+        )
+    order = names.get_indexer(expected)
+    missing = expected[order < 0]
+    if len(missing):
+        raise ValueError(
+            f"Expected cells with the {len(expected)} features of the fit, found {len(missing)} of them missing: "
+            f"{missing[:5].tolist()}{' and more' if len(missing) > 5 else ''}. Give all of them, named as in the fit."
+        )
+    return order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -13,7 +14,17 @@ from ott.geometry.costs import CostFn
 from uotcell._errors import ConvergenceError
 from uotcell.methods import Method
 from uotcell.ot import solve_unbalanced
-from uotcell.problems._base import DEFAULT_TAU, FittedPair, check_key_added, package_versions, plain, resolve_method
+from uotcell.ot._inputs import as_key
+from uotcell.problems._base import (
+    DEFAULT_TAU,
+    FittedPair,
+    Problem,
+    check_key_added,
+    package_versions,
+    plain,
+    plain_rng,
+    resolve_method,
+)
 from uotcell.problems._pairs import choose_pairs
 from uotcell.problems._representation import check_representation, representation
 from uotcell.problems._times import parse_times
@@ -22,7 +33,20 @@ from uotcell.train import fit
 MIN_CELLS = 10
 
 
-class TemporalProblem:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TemporalPair(FittedPair):
+    """A pair of time points.
+
+    Attributes
+    ----------
+    time_difference
+        Target time minus source time, in units of the time column.
+    """
+
+    time_difference: float
+
+
+class TemporalProblem(Problem):
     """Unbalanced maps between the time points of a population that was sampled destructively.
 
     Use as ``TemporalProblem(adata).prepare(...).solve(...).write(...)``, or all at once through
@@ -40,23 +64,6 @@ class TemporalProblem:
     >>> problem.pairs
     [(10.0, 10.5), (10.5, 11.0)]
     """
-
-    def __init__(self, adata: AnnData):
-        if not isinstance(adata, AnnData):
-            raise TypeError(f"Expected `adata` to be an AnnData, found {type(adata).__name__}.")
-        if not adata.obs_names.is_unique:
-            repeated = adata.obs_names[adata.obs_names.duplicated()][0]
-            raise ValueError(
-                f"Expected `adata.obs_names` to be unique, found {repeated!r} more than once. "
-                "Run `adata.obs_names_make_unique()`."
-            )
-        if adata.isbacked and adata.is_view:
-            raise ValueError(
-                "Expected an AnnData that can be written to, found a view of a backed one. Run `adata.to_memory()`, or "
-                "choose the time points with `policy`."
-            )
-        self.adata = adata
-        self.fitted: dict[tuple, FittedPair] = {}
 
     def prepare(
         self,
@@ -116,6 +123,7 @@ class TemporalProblem:
         growth = None if growth_key is None else _growth(adata, growth_key, [rows[source] for source, _ in pairs])
         cells = {label: representation(adata, index, use_rep, layer) for label, index in rows.items()}
         self._times, self._rows, self._cells, self._growth = times, rows, cells, growth
+        self._features = adata.var_names if use_rep == "X" else None
         self.pairs = pairs
         self.fitted = {}
         self.params = {
@@ -152,7 +160,7 @@ class TemporalProblem:
         Parameters
         ----------
         method
-            Estimator, or the name of one with its defaults: ``"icnn"``.
+            Estimator, or the name of one with its defaults: ``"icnn"`` or ``"monge_gap"``.
         tau, marginal_penalty, epsilon, cost, scale_cost, anchors
             The coupling, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given. ``cost`` decides
             the weights; the map between the rescaled measures is that of the method, for ``"icnn"`` always the one of
@@ -183,7 +191,7 @@ class TemporalProblem:
             "n_iters": n_iters, "batch_size": batch_size, "rescaling": rescaling, "valid_fraction": valid_fraction,
             "patience": patience, "ema_decay": ema_decay, "source_noise": source_noise,
         }  # fmt: skip
-        key = jax.random.key(rng) if isinstance(rng, (int, np.integer)) else rng
+        key = as_key(rng)
         fitted = {}
         for i, (source, target) in enumerate(self.pairs):
             rng_coupling, rng_training = jax.random.split(jax.random.fold_in(key, i))
@@ -191,7 +199,7 @@ class TemporalProblem:
             a = None if self._growth is None else self._growth[i]
             coupling = solve_unbalanced(x, y, a=a, rng=rng_coupling, **coupled)
             transport_map, history = fit(method, coupling, rng=rng_training, progress=progress, **trained)
-            fitted[source, target] = FittedPair(
+            fitted[source, target] = TemporalPair(
                 source=source,
                 target=target,
                 source_rows=self._rows[source],
@@ -202,9 +210,7 @@ class TemporalProblem:
                 history=history,
             )
         self.fitted = fitted
-        self.params |= {"method": method, **coupled, **trained, "rng": np.asarray(jax.random.key_data(key))}
-        if isinstance(rng, (int, np.integer)):
-            self.params["rng"] = int(rng)
+        self.params |= {"method": method, **coupled, **trained, "rng": plain_rng(rng)}
         return self
 
     def __getitem__(self, pair: tuple) -> FittedPair:
@@ -302,17 +308,6 @@ class TemporalProblem:
         self.adata.obs[f"{key_added}_source_weight"] = source_weight
         self.adata.obs[f"{key_added}_target_weight"] = target_weight
         self.adata.uns[key_added] = uns
-
-    def _points(self, cells: ArrayLike | AnnData) -> np.ndarray:
-        if not isinstance(cells, AnnData):
-            return np.asarray(cells)
-        use_rep, layer = self.params["use_rep"], self.params["layer"]
-        check_representation(cells, use_rep, layer)
-        return representation(cells, np.arange(cells.n_obs), use_rep, layer)
-
-    def _require(self, attribute: str, step: str) -> None:
-        if not getattr(self, attribute, None):
-            raise RuntimeError(f"Expected a problem after `.{step}(...)`, found it before. Run `.{step}(...)` first.")
 
 
 def _growth(adata: AnnData, growth_key: str, sources: list[np.ndarray]) -> list[np.ndarray]:

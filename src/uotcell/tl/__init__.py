@@ -1,5 +1,7 @@
 """Tools that fit and write into AnnData."""
 
+from uotcell.tl._benchmark import benchmark_perturbation
+from uotcell.tl._perturbation import fit_perturbation
 from uotcell.tl._trajectory import fit_trajectory
 
-__all__ = ["fit_trajectory"]
+__all__ = ["benchmark_perturbation", "fit_perturbation", "fit_trajectory"]

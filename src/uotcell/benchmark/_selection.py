@@ -1,0 +1,84 @@
+"""Which τ each method is reported with, chosen on validation cells."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from uotcell.benchmark._baselines import LINEAR_MAPS
+
+SHORT_NAMES = {"monge_gap": "MG", "icnn": "ICNN"}
+FEW_VALID_CELLS = 100
+CONDITION = ["dataset", "condition", "group"]
+BASELINE_FAMILIES = (*(name.replace("_", " ") for name in LINEAR_MAPS), "entropic OT", "entropic UOT")
+
+
+def family_names(method: str) -> tuple[str, str]:
+    """Names of the balanced and of the tuned family of a method that has a τ."""
+    if method == "entropic":
+        return "entropic OT", "entropic UOT"
+    name = SHORT_NAMES.get(method, method)
+    return f"OT-{name}", f"UOT-{name}"
+
+
+def select_families(scores: pd.DataFrame, *, tune: str | None = None) -> pd.DataFrame:
+    """Return the test rows of every family, with its name and the τ that validation cells chose.
+
+    τ is the one with the smallest mean, over conditions, of the Sinkhorn divergence of the validation cells over that
+    of the identity, so that large effects do not decide for all. It is chosen for every seed and weighting, and for
+    every data set or every condition.
+
+    Parameters
+    ----------
+    scores
+        As in :class:`BenchmarkResult`.
+    tune
+        ``"condition"``, ``"dataset"``, or ``None`` for the default of :meth:`BenchmarkResult.load`.
+
+    Returns
+    -------
+    The rows, with a column ``family``.
+    """
+    if tune not in (None, "condition", "dataset"):
+        raise ValueError(f"Expected `tune` to be 'condition', 'dataset' or None, found {tune!r}.")
+    test = scores[scores["split"] == "test"]
+    fixed = test[test["tau"].isna()]
+    found = [fixed.assign(family=fixed["method"].str.replace("_", " "), tuned_for="")]
+    for dataset, valid in relative_validation(scores).groupby("dataset"):
+        few = valid.groupby(CONDITION)["n_score"].median().median() < FEW_VALID_CELLS
+        level = tune or ("dataset" if few else "condition")
+        chosen = choose_tau(valid[valid["tau"].notna()], level)
+        rows = test[(test["dataset"] == dataset) & test["tau"].notna()]
+        balanced, unbalanced = rows[rows["tau"] == 1], rows.merge(chosen)
+        for some, which in ((balanced, 0), (unbalanced, 1)):
+            names = some["method"].map(lambda method, which=which: family_names(method)[which])
+            found.append(some.assign(family=names, tuned_for=level if which else ""))
+    return pd.concat([some for some in found if len(some)], ignore_index=True)
+
+
+def relative_validation(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return validation rows with the Sinkhorn divergence over that of the identity; infinite without a map."""
+    valid = scores[scores["split"] == "valid"]
+    keys = [*CONDITION, "seed", "weighting"]
+    identity = valid[valid["method"] == "identity"].set_index(keys)["sinkhorn_divergence"]
+    divided = valid.join(identity.rename("identity"), on=keys)
+    relative = divided["sinkhorn_divergence"] / divided["identity"]
+    return divided.assign(relative=relative.fillna(float("inf")))
+
+
+def choose_tau(valid: pd.DataFrame, level: str) -> pd.DataFrame:
+    """Return the best τ of every method, seed and weighting, for the data set or for each condition."""
+    within = ["dataset", "method", "seed", "weighting", *(CONDITION[1:] if level == "condition" else ())]
+    # From large to small τ, so that ties go to the balanced problem.
+    means = valid.groupby([*within, "tau"])["relative"].mean().reset_index().sort_values("tau", ascending=False)
+    best = means.loc[means.groupby(within)["relative"].idxmin()] if len(means) else means
+    return best.drop(columns="relative")
+
+
+def best_baseline(scores: pd.DataFrame, families: pd.DataFrame, dataset: str, weighting: str) -> str:
+    """Return the baseline with the smallest mean relative divergence on validation cells, at the τ it was tuned to."""
+    valid = relative_validation(scores)
+    valid = valid[(valid["dataset"] == dataset) & (valid["weighting"] == weighting)]
+    keys = [*CONDITION, "seed", "weighting", "method", "tau"]
+    chosen = families[families["family"].isin(BASELINE_FAMILIES)][[*keys, "family"]]
+    # Two missing τ count as equal in a merge.
+    return str(valid.merge(chosen, on=keys).groupby("family")["relative"].mean().idxmin())
