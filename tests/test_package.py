@@ -21,18 +21,20 @@ ROOT = Path(uotcell.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = ["uotcell", *(info.name for info in pkgutil.walk_packages(uotcell.__path__, "uotcell."))]
 PUBLIC = ["uotcell", *(f"uotcell.{name}" for name in uotcell.__all__ if inspect.ismodule(getattr(uotcell, name)))]
-# Layers by what they may not know; the arrows of the design run tl, pl → problems → train → methods → networks, ot.
+# Layers by what they may not know; arrows of the design run tl, pl → benchmark → problems → train → methods → networks,
+# ot.
 ABOVE = {
-    "networks": {"ot", "methods", "train", "metrics", "problems", "tl", "pl"},
-    "ot": {"networks", "methods", "train", "metrics", "problems", "tl", "pl"},
-    "methods": {"train", "metrics", "problems", "tl", "pl"},
-    "train": {"metrics", "problems", "tl", "pl"},
-    "metrics": {"networks", "methods", "train", "problems", "tl", "pl"},
-    "problems": {"tl", "pl"},
-    "datasets": {"networks", "ot", "methods", "train", "metrics", "problems", "tl", "pl"},
+    "networks": {"ot", "methods", "train", "metrics", "problems", "benchmark", "tl", "pl"},
+    "ot": {"networks", "methods", "train", "metrics", "problems", "benchmark", "tl", "pl"},
+    "methods": {"train", "metrics", "problems", "benchmark", "tl", "pl"},
+    "train": {"metrics", "problems", "benchmark", "tl", "pl"},
+    "metrics": {"networks", "methods", "train", "problems", "benchmark", "tl", "pl"},
+    "problems": {"benchmark", "tl", "pl"},
+    "benchmark": {"tl", "pl"},
+    "datasets": {"networks", "ot", "methods", "train", "metrics", "problems", "benchmark", "tl", "pl"},
 }
 ON_ARRAYS = {"ot", "networks", "methods", "train", "metrics"}
-HEAVY = {"matplotlib", "scanpy", "scvelo", "cellrank", "dask"}
+HEAVY = {"matplotlib", "scanpy", "scvelo", "cellrank", "dask", "distributed"}
 
 
 def module_name(path):

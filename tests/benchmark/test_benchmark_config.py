@@ -95,9 +95,9 @@ def test_bad_settings(screens, change, message):
         make_config(screens, **{**DEFAULTS, **change})
 
 
-def test_steps_default_to_those_of_each_method(screens):
-    config = make_config(screens, **{**DEFAULTS, "methods": ("icnn",), "n_iters": None})
-    assert config.n_iters == {"icnn": uc.methods.ICNN.default_n_iters}
+def test_default_methods(screens):
+    config = make_config(screens, **{**DEFAULTS, "methods": None, "n_iters": 400})
+    assert config.n_iters == {"monge_gap": 400, "icnn": 400}
 
 
 def test_data_sets_need_different_names(screens):

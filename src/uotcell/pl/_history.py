@@ -28,7 +28,7 @@ def history(
 
     The validation divergence is the curve to read: it should fall below the dashed levels of the reference maps; its
     best iteration, the one that is kept, is marked. The loss of a minimax game such as the ICNN dual need not fall.
-    One colour belongs to one pair. Run :func:`uotcell.tl.fit_trajectory` first.
+    One colour belongs to one pair. Run :func:`uotcell.tl.fit_trajectory` or :func:`uotcell.tl.fit_perturbation` first.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def history(
     key
         The `key_added` of the fit.
     pairs
-        Labels of the pairs to draw, e.g. ``["10.0_10.5"]``; all if None.
+        Labels of the pairs to draw, e.g. ``["10.0_10.5"]`` or ``["panobinostat"]``; all if None.
     ax
         Axes to draw in; a new figure if None.
     show
@@ -85,7 +85,7 @@ def history(
 
 def _curves(adata: AnnData, key: str, pairs: str | Sequence[str] | None) -> dict[str, Mapping]:
     """Curves of the chosen pairs by label."""
-    remedy = f"Run `uc.tl.fit_trajectory(adata, ..., key_added={key!r})` first."
+    remedy = f"Run `uc.tl.fit_trajectory` or `uc.tl.fit_perturbation(adata, ..., key_added={key!r})` first."
     if "history" not in adata.uns.get(key, {}):
         raise KeyError(f"Expected `adata.uns` to hold the history of {key!r}, found {sorted(adata.uns)}. {remedy}")
     stored = adata.uns[key]["history"]
