@@ -7,7 +7,9 @@ screens, each against the controls of all cell lines; couplings are solved befor
   compile: this is what a careful user's loop costs.
 - *one by one, fresh*: the same, with the compiled programs forgotten between fits: what a process per drug costs.
   Measured on the first few conditions and scaled up.
-- *fit_many*: all conditions in one call.
+- *fit_many*: all conditions in one call, as this device runs them: in lockstep (``vmap``) on an accelerator, one pair
+  after another inside one program on a CPU.
+- *the other way*: the same with the other of the two.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from unittest import mock
 
 import jax
 import numpy as np
 
 import uotcell as uc
 from uotcell.methods import MongeGap
-from uotcell.train._device import describe_device
+from uotcell.train._device import describe_device, in_lockstep
 
 FRESH_CONDITIONS = 3
 
@@ -73,7 +76,12 @@ def main() -> None:
             maps.append(uc.train.fit(method, coupling, rng=seed, **settings)[0])
         return maps
 
-    many = measure("fit_many", lambda: [m for m, _ in uc.train.fit_many(method, solved, rng=seeds, **settings)])
+    def together() -> list:
+        return [fitted for fitted, _ in uc.train.fit_many(method, solved, rng=seeds, **settings)]
+
+    many, lockstep = measure("fit_many", together), in_lockstep()
+    with mock.patch("uotcell.train._engine.in_lockstep", return_value=not lockstep):
+        measure(f"fit_many, {'in sequence' if lockstep else 'in lockstep'}", together)
     alone = measure("one by one", lambda: one_by_one(len(names), fresh=False))
     measure("one by one, fresh", lambda: one_by_one(FRESH_CONDITIONS, fresh=True))
     scale = len(names) / FRESH_CONDITIONS

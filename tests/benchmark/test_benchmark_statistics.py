@@ -89,24 +89,41 @@ def test_tau_is_chosen_on_validation_cells():
     assert set(families["split"]) == {"test"}
 
 
-def two_conditions(n_score):
-    """The first condition has a large effect and gains nothing; for the second τ = 0.9 halves the divergence."""
+def three_conditions(n_score):
+    """The first condition has a large effect and gains nothing; for the others τ = 0.9 halves the divergence."""
     large = {("identity", NONE): 1000.0, ("icnn", 1.0): 100.0, ("icnn", 0.9): 110.0}
     small = {("identity", NONE): 10.0, ("icnn", 1.0): 4.0, ("icnn", 0.9): 2.0}
     rows = score_table(large, large, condition="drug0", n_score=n_score)
-    return pd.DataFrame(rows + score_table(small, small, condition="drug1", n_score=n_score))
+    for condition in ("drug1", "drug2"):
+        rows += score_table(small, small, condition=condition, n_score=n_score)
+    return pd.DataFrame(rows)
 
 
 def test_large_effects_do_not_choose_for_all():
-    assert chosen(select_families(two_conditions(20))) == {"drug0": 0.9, "drug1": 0.9}
+    assert chosen(select_families(three_conditions(20))) == {"drug0": 0.9, "drug1": 0.9, "drug2": 0.9}
+
+
+def test_a_gain_within_one_standard_error_is_none():
+    def choice(*gains):
+        rows = []
+        for i, gain in enumerate(gains):
+            valid = {("identity", NONE): 10.0, ("icnn", 1.0): 4.0, ("icnn", 0.9): 4.0 - gain}
+            rows += score_table(valid, valid, condition=f"drug{i}")
+        return set(chosen(select_families(pd.DataFrame(rows), tune="dataset")).values())
+
+    assert choice(1.0, 1.1, 0.9) == {0.9}
+    assert choice(1.0, -0.9, 0.1) == {1.0}
+    assert choice(0.0, 0.0, 0.0) == {1.0}
+    assert choice(-1.0, -1.1, -0.9) == {1.0}
+    assert choice(float("nan"), 1.0, 1.0) == {1.0}  # a map that does not exist somewhere is no choice
 
 
 def test_many_validation_cells_choose_for_each_condition():
-    assert chosen(select_families(two_conditions(100))) == {"drug0": 1.0, "drug1": 0.9}
-    assert chosen(select_families(two_conditions(100), tune="dataset")) == {"drug0": 0.9, "drug1": 0.9}
-    assert chosen(select_families(two_conditions(20), tune="condition")) == {"drug0": 1.0, "drug1": 0.9}
+    assert chosen(select_families(three_conditions(100))) == {"drug0": 1.0, "drug1": 0.9, "drug2": 0.9}
+    assert chosen(select_families(three_conditions(100), tune="dataset")) == {"drug0": 0.9, "drug1": 0.9, "drug2": 0.9}
+    assert chosen(select_families(three_conditions(20), tune="condition")) == {"drug0": 1.0, "drug1": 0.9, "drug2": 0.9}
     with pytest.raises(ValueError, match="`tune`"):
-        select_families(two_conditions(20), tune="test")
+        select_families(three_conditions(20), tune="test")
 
 
 def test_seeds_and_weightings_choose_for_themselves():

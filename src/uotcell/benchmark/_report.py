@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PRIMARY = "sinkhorn_divergence"
 READING = """\
 Every score compares predicted with observed treated cells that no map was fitted or tuned on, in equal numbers for
-every row of a table. *OT* rows are balanced, τ = 1; for *UOT* rows τ was chosen from the whole grid, 1 included, by the
-Sinkhorn divergence of validation cells. *Unweighted*: all pushed cells count the same. *Weighted*: they count by the
+every row of a table. *OT* rows are balanced, τ = 1; for *UOT* rows τ is the largest of the whole grid, 1 included,
+that is within one standard error of the best in Sinkhorn divergence of validation cells. *Unweighted*: all pushed cells count the same. *Weighted*: they count by the
 mass the coupling leaves them; the observed cells always count the same, so that one yardstick measures every τ.
 *Scaled*: 0 is the mean shift and 1 the ceiling, other treated cells of the same condition. Scores are averaged over
 seeds, scaled, and averaged over conditions, with the 95 % bootstrap interval over conditions; beside it the median.
@@ -58,7 +58,8 @@ def _tables(result: BenchmarkResult, dataset: str, families: pd.DataFrame) -> It
     yield "By size of the effect, scaled Sinkhorn divergence", _effect_table(divergences, names)
     yield "All measures", _measure_table(sides, names)
     if families["survivor_divergence"].notna().any():
-        yield "Against the truth", _truth_table(sides["unweighted"], names)
+        for weighting, side in sides.items():
+            yield f"Against the truth, τ tuned on {weighting} scores", _truth_table(side, names)
 
 
 def _divergence_table(sides: dict, divergences: dict, names: list[str]) -> list[str]:

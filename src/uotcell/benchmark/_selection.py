@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from uotcell.benchmark._baselines import LINEAR_MAPS
@@ -23,9 +24,10 @@ def family_names(method: str) -> tuple[str, str]:
 def select_families(scores: pd.DataFrame, *, tune: str | None = None) -> pd.DataFrame:
     """Return the test rows of every family, with its name and the τ that validation cells chose.
 
-    τ is the one with the smallest mean, over conditions, of the Sinkhorn divergence of the validation cells over that
-    of the identity, so that large effects do not decide for all. It is chosen for every seed and weighting, and for
-    every data set or every condition.
+    A τ is measured by the mean, over conditions, of the Sinkhorn divergence of the validation cells over that of the
+    identity, so that large effects do not decide for all. Chosen is the largest τ that is within one standard error of
+    the best (Breiman et al. 1984): mass changes only where that is seen to help. It is chosen for every seed and
+    weighting, and for every data set or every condition; for a single condition the best τ is taken.
 
     Parameters
     ----------
@@ -66,12 +68,22 @@ def relative_validation(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose_tau(valid: pd.DataFrame, level: str) -> pd.DataFrame:
-    """Return the best τ of every method, seed and weighting, for the data set or for each condition."""
+    """Return the τ of every method, seed and weighting, for the data set or for each condition."""
     within = ["dataset", "method", "seed", "weighting", *(CONDITION[1:] if level == "condition" else ())]
-    # From large to small τ, so that ties go to the balanced problem.
-    means = valid.groupby([*within, "tau"])["relative"].mean().reset_index().sort_values("tau", ascending=False)
-    best = means.loc[means.groupby(within)["relative"].idxmin()] if len(means) else means
-    return best.drop(columns="relative")
+    chosen = [(*keys, _largest_good_tau(some)) for keys, some in valid.groupby(within)]
+    return pd.DataFrame(chosen, columns=[*within, "tau"])
+
+
+def _largest_good_tau(valid: pd.DataFrame) -> float:
+    """Return the largest τ whose relative divergence exceeds that of the best by at most one standard error."""
+    table = valid.pivot(index=CONDITION, columns="tau", values="relative").sort_index(axis=1, ascending=False)
+    everywhere = table.loc[:, np.isfinite(table).all()]
+    if everywhere.empty:  # every τ lacks a map somewhere: take the one that lacks fewest
+        return float(np.isfinite(table).sum().idxmax())
+    # Of equally good ones the first, that is the largest.
+    excess = everywhere.sub(everywhere[everywhere.mean().idxmin()], axis=0)
+    error = excess.std() / len(excess) ** 0.5 if len(excess) > 1 else 0.0
+    return float(everywhere.columns[(excess.mean() <= error).to_numpy()][0])
 
 
 def best_baseline(scores: pd.DataFrame, families: pd.DataFrame, dataset: str, weighting: str) -> str:
