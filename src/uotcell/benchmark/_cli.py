@@ -149,7 +149,7 @@ def _drug_simulator() -> Screen:
 def _melanoma_4i() -> Screen:
     adata = datasets.melanoma_4i()
     adata.obs["hour"] = adata.obs["hour"].map("{:g} h".format)
-    return read_screen(adata, "hour", "8 h", name="melanoma_4i", use_rep="X")
+    return read_screen(adata, "hour", "8 h", name="melanoma_4i", use_rep="X", test_fraction=0.2)
 
 
 LOADERS = {"crispr_screens": _crispr_screens, "drug_simulator": _drug_simulator, "melanoma_4i": _melanoma_4i}

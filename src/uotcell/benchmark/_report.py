@@ -27,14 +27,15 @@ PRIMARY = "sinkhorn_divergence"
 READING = """\
 Every score compares predicted with observed treated cells that no map was fitted or tuned on, in equal numbers for
 every row of a table. *OT* rows are balanced, τ = 1; for *UOT* rows τ is the largest of the whole grid, 1 included,
-that is within one standard error of the best in Sinkhorn divergence of validation cells. *Unweighted*: all pushed cells count the same. *Weighted*: they count by the
-mass the coupling leaves them; the observed cells always count the same, so that one yardstick measures every τ.
-*Scaled*: 0 is the mean shift and 1 the ceiling, other treated cells of the same condition. Scores are averaged over
-seeds, scaled, and averaged over conditions, with the 95 % bootstrap interval over conditions; beside it the median.
-Conditions in which the ceiling is less than a tenth better than the mean shift cannot be scaled and are left out of
-these columns. With few cells scored, a map that contracts towards the mean can pass the ceiling, whose cells scatter as
-real ones do: see classifier_auc and variance_error. *Wins* count conditions, *change* is the median relative
-difference, *p* is Wilcoxon's signed-rank test over conditions, two-sided and not corrected for the number of tests."""
+that is within one standard error of the best in Sinkhorn divergence of validation cells. *Unweighted*: all pushed
+cells count the same. *Weighted*: they count by the mass the coupling leaves them; the observed cells always count the
+same, so that one yardstick measures every τ. *Scaled*: 0 is the mean shift and 1 the ceiling, other treated cells of
+the same condition. Scores are averaged over seeds, scaled, and averaged over conditions, with the 95 % bootstrap
+interval over conditions; beside it the median. Conditions in which the ceiling is less than a tenth better than the
+mean shift cannot be scaled and are left out of these columns. With few cells scored, a map that contracts towards the
+mean can pass the ceiling, whose cells scatter as real ones do: see classifier_auc and variance_error. *Wins* count
+conditions, *change* is the median relative difference, *p* is Wilcoxon's signed-rank test over conditions, two-sided
+and not corrected for the number of tests."""
 
 
 def markdown(result: BenchmarkResult) -> str:
