@@ -169,7 +169,7 @@ def test_a_fit_that_diverges_costs_its_condition_only(tmp_path, monkeypatch):
     assert rows["error"].first().to_dict() == {
         "drug1": "", "drug2": "Expected finite losses, found loss=nan."
     }  # fmt: skip
-    assert rows["mmd"].count().to_dict() == {"drug1": 4, "drug2": 0}
+    assert rows["sinkhorn_divergence"].count().to_dict() == {"drug1": 4, "drug2": 0}
     assert "1 of 14 maps do not exist or have no divergence (1 of icnn)" in result.to_markdown()
 
 
