@@ -36,7 +36,10 @@ def test_gaussian_map_is_the_bures_map():
 
 def test_initial_maps():
     rng = np.random.default_rng(0)
-    moments = PairSummary(rng.normal(size=3), random_cov(rng, 3), rng.normal(size=3), random_cov(rng, 3))
+    moments = PairSummary(
+        rng.normal(size=3), random_cov(rng, 3), rng.normal(size=3), random_cov(rng, 3),
+        prior_cells=(rng.normal(size=(5, 3)), rng.normal(size=(5, 3))), shift=np.zeros(3), scale=1.0,
+    )  # fmt: skip
     x = jnp.asarray(rng.normal(size=(200, 3)), jnp.float32)
     identity = ICNN(initial_map="identity")
     pushed = identity.push(identity.init(jax.random.key(0), 3, moments).params, x)

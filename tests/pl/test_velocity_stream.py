@@ -266,7 +266,7 @@ def test_no_transported_cell(adata):
 
 
 def test_plots_import_their_libraries_when_they_are_called():
-    assert uotcell.pl.__all__ == ["history", "velocity_stream"]
+    assert uotcell.pl.__all__ == ["benchmark", "history", "perturbation_scatter", "velocity_stream"]
     # The sub-package alone: other parts of uotcell import what they need.
     code = (
         "import sys, types; package = sys.modules['uotcell'] = types.ModuleType('uotcell');"

@@ -165,7 +165,7 @@ def benchmark_rows(
     if rows.duplicated(KEYS).any():
         raise ValueError(f"Expected one row for every {KEYS}, found several. Draw one benchmark at a time.")
     # Read from a file, the group of data without groups is missing, and groupby would drop it.
-    return rows.assign(group=rows["group"].fillna(""))
+    return rows.assign(group=rows["group"].astype(object).fillna(""))
 
 
 def _scaled(values: pd.DataFrame, metric: str) -> pd.DataFrame:
