@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from uotcell.benchmark._baselines import LINEAR_MAPS, diagonal_affine, gaussian, identity, mean_shift
+from uotcell.ot._gaussian import shrunk_covariance
 
 RNG = np.random.default_rng(0)
 DIM = 4
@@ -38,19 +39,20 @@ def test_diagonal_affine_matches_mean_and_spread(cells):
     np.testing.assert_allclose(pushed[:, DIM], y[:, DIM].mean())  # a feature without spread is only shifted
 
 
-def test_gaussian_matches_mean_and_covariance(cells):
+def test_gaussian_matches_mean_and_shrunk_covariance(cells):
     x, y = cells
-    push = gaussian(x, y, shrinkage=0.0)
+    push = gaussian(x, y)
     np.testing.assert_allclose(push(x).mean(axis=0), y.mean(axis=0))
-    np.testing.assert_allclose(covariance(push(x)), covariance(y), atol=1e-8)
     linear = push(x.mean(axis=0) + np.eye(DIM)) - y.mean(axis=0)
     np.testing.assert_allclose(linear, linear.T, atol=1e-8)  # the gradient of a quadratic function ...
     assert np.linalg.eigvalsh(linear).min() > 0  # ... that is convex: the optimal map
+    shrunk = (shrunk_covariance(covariance(side), len(side)) for side in cells)
+    np.testing.assert_allclose(linear @ next(shrunk) @ linear, next(shrunk), atol=1e-8)
 
 
 def test_gaussian_of_commuting_covariances_scales_each_axis():
     x, y = RNG.normal(size=(2, 20_000, 2)) * [[[1.0, 2.0]], [[3.0, 1.0]]]
-    linear = gaussian(x, y, shrinkage=0.0)(x.mean(axis=0) + np.eye(2)) - y.mean(axis=0)
+    linear = gaussian(x, y)(x.mean(axis=0) + np.eye(2)) - y.mean(axis=0)
     np.testing.assert_allclose(linear, np.diag([3.0, 0.5]), atol=0.05)
 
 

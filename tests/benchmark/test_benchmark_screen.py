@@ -6,7 +6,7 @@ from tiny_screen import N_CELLS, tiny_screen, tiny_truth
 
 import uotcell as uc
 from uotcell.benchmark import read_screen
-from uotcell.benchmark._split import SPLITS, mean_squared_distance, split_pair, split_rows
+from uotcell.benchmark._split import N_HALVES, SPLITS, mean_squared_distance, split_pair, split_rows
 
 READ = {"perturbation_key": "drug", "control": "control", "use_rep": "X"}
 
@@ -120,7 +120,9 @@ def test_draws_are_equally_many_and_from_their_split(screen):
     pair = split_pair(screen, "drug2", "", 0, 10)
     for split in ("valid", "test"):
         draw = pair.draws[split]
-        assert [len(cells) for cells in draw] == [10] * 4
+        assert [len(cells) for cells in draw[:4]] == [10] * 4
+        assert draw.halves.shape == (N_HALVES, 5)
+        assert all(len(set(half)) == 5 and set(half) <= set(range(10)) for half in draw.halves.tolist())
         assert as_set(draw.source) <= as_set(pair.source[split])
         assert as_set(draw.survivors) <= as_set(pair.source[split])
         assert as_set(draw.observed) <= as_set(pair.target[split])

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from uotcell.benchmark._selection import best_baseline, family_names, select_families
-from uotcell.benchmark._statistics import bootstrap_mean, by_condition, compare, effect_sizes, scaled
+from uotcell.benchmark._statistics import (
+    bootstrap_mean,
+    by_condition,
+    compare,
+    difference_by_seed,
+    effect_sizes,
+    scaled,
+)
 
 CONDITIONS = [f"drug{i}" for i in range(6)]
 
@@ -48,6 +55,17 @@ def test_compare_counts_wins():
     assert np.isnan(compare(theirs, theirs, "mmd").p_value)
 
 
+def test_differences_by_seed():
+    rows = [
+        {"seed": seed, "condition": condition, "group": "", "family": family, "score": value}
+        for seed, condition, family, value in (
+            (0, "a", "x", 3.0), (0, "a", "y", 1.0), (0, "b", "x", 2.0), (0, "b", "y", 4.0),
+            (1, "a", "x", 3.0), (1, "a", "y", 2.0), (1, "b", "x", 9.0), (1, "b", "y", NONE),
+        )
+    ]  # fmt: skip
+    assert difference_by_seed(pd.DataFrame(rows), "score", "x", "y").to_dict() == {0: 0.0, 1: 1.0}
+
+
 def test_effect_sizes_are_thirds():
     values = table(identity=[2.0, 12.0, 6.0, 4.0, 10.0, 8.0], ceiling=[2.0] * 6)
     assert effect_sizes(values).tolist() == ["small", "large", "medium", "small", "large", "medium"]
@@ -58,6 +76,7 @@ def score_row(method, tau, split, divergence, *, condition="drug0", seed=0, n_sc
     return {
         "dataset": "data", "condition": condition, "group": "", "seed": seed, "method": method, "tau": tau,
         "split": split, "weighting": weighting, "n_score": n_score, "sinkhorn_divergence": divergence, "error": "",
+        "halves": [divergence] * 2 if split == "valid" else NONE,
     }  # fmt: skip
 
 
@@ -116,6 +135,21 @@ def test_a_gain_within_one_standard_error_is_none():
     assert choice(0.0, 0.0, 0.0) == {1.0}
     assert choice(-1.0, -1.1, -0.9) == {1.0}
     assert choice(float("nan"), 1.0, 1.0) == {1.0}  # a map that does not exist somewhere is no choice
+
+
+def test_a_gain_within_one_standard_error_of_halves_is_none_for_one_condition():
+    def choice(*gains):
+        valid = {("identity", NONE): 10.0, ("icnn", 1.0): 4.0, ("icnn", 0.9): 4.0 - np.mean(gains)}
+        scores = pd.DataFrame(score_table(valid, valid, n_score=200))
+        rows = (scores["tau"] == 0.9) & (scores["split"] == "valid")
+        scores.loc[rows, "halves"] = scores.loc[rows, "halves"].map(lambda _: [4.0 - gain for gain in gains])
+        scores.loc[~rows, "halves"] = scores.loc[~rows, "halves"].map(lambda h: [4.0] * len(gains))
+        return chosen(select_families(scores))["drug0"]
+
+    assert choice(1.0, 1.1, 0.9) == 0.9
+    assert choice(1.0, -0.9, 0.1) == 1.0
+    assert choice(-1.0, -1.1, -0.9) == 1.0
+    assert choice(1.0, 1.1, NONE) == 1.0  # the divergence of the whole is missing
 
 
 def test_many_validation_cells_choose_for_each_condition():

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import matplotlib
@@ -18,7 +16,6 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex, to_rgba
 from scipy.sparse import csr_array
 
-import uotcell
 from uotcell.pl import velocity_stream
 
 SHIFT = np.array([1.0, 0.4])
@@ -263,15 +260,3 @@ def test_no_transported_cell(adata):
     adata.obsm["uot_push"][:] = np.nan
     with pytest.raises(ValueError, match=r"'uot_push'\]` to hold finite rows, found none"):
         velocity_stream(adata, show=False)
-
-
-def test_plots_import_their_libraries_when_they_are_called():
-    assert uotcell.pl.__all__ == ["benchmark", "history", "perturbation_scatter", "velocity_stream"]
-    # The sub-package alone: other parts of uotcell import what they need.
-    code = (
-        "import sys, types; package = sys.modules['uotcell'] = types.ModuleType('uotcell');"
-        f"package.__path__ = {list(uotcell.__path__)!r}; import uotcell.pl;"
-        "sys.exit(', '.join({'anndata', 'matplotlib', 'scanpy', 'sklearn'} & set(sys.modules)) or 0)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")

@@ -23,14 +23,22 @@ def couplings():
     ]
 
 
+@pytest.fixture(scope="module", params=METHODS, ids=lambda m: m.name)
+def alone(couplings, request):
+    """Return a method, and what it gives for each pair alone."""
+    seeds = (3, 4, 5)
+    return request.param, [
+        uc.train.fit(request.param, c, rng=s, **SMALL) for c, s in zip(couplings, seeds, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("lockstep", [True, False])
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-def test_equals_fitting_each_alone(couplings, method, lockstep, monkeypatch):
+def test_equals_fitting_each_alone(couplings, alone, lockstep, monkeypatch):
     monkeypatch.setattr(_engine, "in_lockstep", lambda: lockstep)
     x = np.random.default_rng(1).normal(size=(20, 3))
+    method, expected = alone
     together = uc.train.fit_many(method, couplings, rng=[3, 4, 5], **SMALL)
-    for (fitted, history), coupling, seed in zip(together, couplings, (3, 4, 5), strict=True):
-        alone, alone_history = uc.train.fit(method, coupling, rng=seed, **SMALL)
+    for (fitted, history), (alone, alone_history) in zip(together, expected, strict=True):
         np.testing.assert_allclose(fitted.push(x), alone.push(x), atol=2e-3)
         np.testing.assert_allclose(history.valid_divergence, alone_history.valid_divergence, rtol=2e-2, atol=1e-3)
         np.testing.assert_allclose(list(history.baseline.values()), list(alone_history.baseline.values()), rtol=1e-3)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from uotcell.ot._gaussian import bures_map, shrunk_covariance
+
 Map = Callable[[np.ndarray], np.ndarray]
-# Covariances of fewer cells than dimensions are singular: both are moved this far to a multiple of the identity.
-SHRINKAGE = 0.01
 
 
 def identity(x: np.ndarray, y: np.ndarray) -> Map:
@@ -42,26 +42,19 @@ def diagonal_affine(x: np.ndarray, y: np.ndarray) -> Map:
     return lambda cells: mean_y + scale * (cells - mean_x)
 
 
-def gaussian(x: np.ndarray, y: np.ndarray, *, shrinkage: float = SHRINKAGE) -> Map:
+def gaussian(x: np.ndarray, y: np.ndarray) -> Map:
     """Optimal map between the Gaussians with the moments of both sides; arguments as in :func:`identity`.
 
-    ``T(x) = m_y + A (x − m_x)`` with ``A = S_x^-½ (S_x^½ S_y S_x^½)^½ S_x^-½``. Both covariances are shrunk.
+    Both covariances are shrunk according to the number of cells, as for the map that an ICNN starts from.
     """
-    (mean_x, cov_x), (mean_y, cov_y) = (_moments(np.asarray(p, np.float64), shrinkage) for p in (x, y))
-    root, inverse_root = _power(cov_x, 0.5), _power(cov_x, -0.5)
-    linear = inverse_root @ _power(root @ cov_y @ root, 0.5) @ inverse_root
+    (mean_x, cov_x), (mean_y, cov_y) = (_moments(np.asarray(p, np.float64)) for p in (x, y))
+    linear = bures_map(cov_x, cov_y)
     return lambda cells: mean_y + (cells - mean_x) @ linear
 
 
-def _moments(points: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+def _moments(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     covariance = np.cov(points.T, bias=True).reshape(points.shape[1], -1)
-    isotropic = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    return points.mean(axis=0), (1 - shrinkage) * covariance + shrinkage * isotropic
-
-
-def _power(matrix: np.ndarray, power: float) -> np.ndarray:
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.maximum(values, np.finfo(float).tiny) ** power) @ vectors.T
+    return points.mean(axis=0), shrunk_covariance(covariance, len(points))
 
 
 LINEAR_MAPS = {"identity": identity, "mean_shift": mean_shift, "diagonal_affine": diagonal_affine, "gaussian": gaussian}

@@ -16,6 +16,7 @@ from uotcell.benchmark._statistics import (
     bootstrap_mean,
     by_condition,
     compare,
+    difference_by_seed,
     effect_sizes,
     scaled,
 )
@@ -27,7 +28,8 @@ PRIMARY = "sinkhorn_divergence"
 READING = """\
 Every score compares predicted with observed treated cells that no map was fitted or tuned on, in equal numbers for
 every row of a table. *OT* rows are balanced, τ = 1; for *UOT* rows τ is the largest of the whole grid, 1 included,
-that is within one standard error of the best in Sinkhorn divergence of validation cells. *Unweighted*: all pushed
+that is within one standard error of the best in Sinkhorn divergence of validation cells: over conditions, or over
+halves of the cells where τ is tuned for each condition. *Unweighted*: all pushed
 cells count the same. *Weighted*: they count by the mass the coupling leaves them; the observed cells always count the
 same, so that one yardstick measures every τ. *Scaled*: 0 is the mean shift and 1 the ceiling, other treated cells of
 the same condition. Scores are averaged over seeds, scaled, and averaged over conditions, with the 95 % bootstrap
@@ -35,7 +37,8 @@ interval over conditions; beside it the median. Conditions in which the ceiling 
 mean shift cannot be scaled and are left out of these columns. With few cells scored, a map that contracts towards the
 mean can pass the ceiling, whose cells scatter as real ones do: see classifier_auc and variance_error. *Wins* count
 conditions, *change* is the median relative difference, *p* is Wilcoxon's signed-rank test over conditions, two-sided
-and not corrected for the number of tests."""
+and not corrected for the number of tests. *± over seeds* is the difference of the means over conditions: its mean and
+standard deviation over seeds, whose splits share cells."""
 
 
 def markdown(result: BenchmarkResult) -> str:
@@ -55,7 +58,7 @@ def _tables(result: BenchmarkResult, dataset: str, families: pd.DataFrame) -> It
     sides = {weighting: families[families["weighting"] == weighting] for weighting in WEIGHTINGS}
     divergences = {weighting: by_condition(side, PRIMARY) for weighting, side in sides.items()}
     yield "Sinkhorn divergence", _divergence_table(sides, divergences, names)
-    yield "Pairwise", _pair_table(result, dataset, families, divergences, learned)
+    yield "Pairwise", _pair_table(result, dataset, sides, divergences, learned)
     yield "By size of the effect, scaled Sinkhorn divergence", _effect_table(divergences, names)
     yield "All measures", _measure_table(sides, names)
     if families["survivor_divergence"].notna().any():
@@ -85,18 +88,21 @@ def _divergence_table(sides: dict, divergences: dict, names: list[str]) -> list[
     ]
 
 
-def _pair_table(result, dataset: str, families: pd.DataFrame, divergences: dict, learned: list[str]) -> list[str]:
+def _pair_table(result, dataset: str, sides: dict, divergences: dict, learned: list[str]) -> list[str]:
     pairs = [family_names(method)[::-1] for method in [*result.config["methods"], "entropic"]]
-    best = {weighting: best_baseline(result.scores, families, dataset, weighting) for weighting in WEIGHTINGS}
+    best = {weighting: best_baseline(result.scores, result.families, dataset, weighting) for weighting in WEIGHTINGS}
     rows = []
     for ours, theirs in [*pairs, *((name, None) for name in learned)]:
         row = [ours, theirs or "best baseline"]
         for weighting in WEIGHTINGS:
             values = divergences[weighting]
             found = compare(values[ours], values[theirs or best[weighting]], PRIMARY)
+            seeds = difference_by_seed(sides[weighting], PRIMARY, ours, theirs or best[weighting])
             row += [f"{found.wins} of {found.n}", f"{100 * found.change:+.1f} %", _number(found.p_value)]
+            row.append(f"{seeds.mean():+.2g} ± {seeds.std():.2g}" if len(seeds) > 1 else "")
         rows.append(row)
-    columns = ["", "against"] + [f"{weighting} {what}" for weighting in WEIGHTINGS for what in ("wins", "change", "p")]
+    what = ("wins", "change", "p", "± over seeds")
+    columns = ["", "against"] + [f"{weighting} {column}" for weighting in WEIGHTINGS for column in what]
     named = ", ".join(f"{name} ({weighting})" for weighting, name in best.items())
     return [*_table(columns, rows), "", f"The best baseline on validation cells: {named}."]
 

@@ -70,7 +70,7 @@ class BenchmarkResult:
             {"method": task["method"], "fit": task["fit_seconds"], "score": task["score_seconds"]} for task in tasks
         )
         result = cls(
-            scores=scores,
+            scores=scores.drop(columns="halves"),
             families=select_families(scores, tune=tune),
             config=read_json(out / "config.json"),
             runs=read_json(out / "runs.json")["runs"] if (out / "runs.json").exists() else [],
@@ -94,7 +94,7 @@ def _scores(tasks: list[dict]) -> pd.DataFrame:
     """Rows of all tasks, with the ranks that only all conditions together give."""
     rows = pd.DataFrame([row for task in tasks for row in task["rows"]])
     rows = rows.reindex(
-        columns=[*KEYS, "n_score", "score_epsilon", *METRICS, *PROPERTIES, *TRUTH_METRICS, "error", "mean"]
+        columns=[*KEYS, "n_score", "score_epsilon", *METRICS, *PROPERTIES, *TRUTH_METRICS, "error", "mean", "halves"]
     )
     rows["error"] = rows["error"].fillna("")
     observed = {

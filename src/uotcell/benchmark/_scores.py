@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from uotcell import metrics
 from uotcell._errors import ConvergenceError
 from uotcell.benchmark._baselines import Map
-from uotcell.benchmark._split import SCORED, SplitPair
+from uotcell.benchmark._split import SCORED, Draw, SplitPair
 from uotcell.ot import UnbalancedCoupling
 
 WEIGHTINGS = ("unweighted", "weighted")
@@ -86,26 +86,34 @@ def score_rows(pair: SplitPair, candidate: Candidate) -> list[dict]:
             shared |= _properties(candidate.coupling)
         if split == "test" and candidate.push is not None:
             shared |= truth_scores(pair, candidate)
-        # Validation only chooses τ, for which one measure will do.
-        left_out = () if split == "test" else tuple(DISTRIBUTION_METRICS)
-        plain = distribution_scores(pushed, draw.observed, None, pair.epsilon, left_out=left_out)
-        weighted = plain
-        if weights is not None:
-            weighted = distribution_scores(pushed, draw.observed, weights, pair.epsilon, left_out=left_out)
+        score = distribution_scores if split == "test" else valid_scores
+        plain = score(pushed, draw, None, pair.epsilon)
+        weighted = plain if weights is None else score(pushed, draw, weights, pair.epsilon)
         rows += [{**shared, "weighting": w, **s} for w, s in zip(WEIGHTINGS, (plain, weighted), strict=True)]
     return rows
 
 
-def distribution_scores(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, epsilon: float, *, left_out: tuple[str, ...] = ()
-) -> dict:
-    """Scores of predicted cells ``x`` that weigh ``weights`` against observed cells ``y``, all of one weight.
+def distribution_scores(x: np.ndarray, draw: Draw, weights: np.ndarray | None, epsilon: float) -> dict:
+    """Scores of predicted cells ``x`` that weigh ``weights`` against the observed ones, all of one weight.
 
     The observed cells keep their weights whatever τ was, so that one yardstick measures all τ.
     """
-    scores = {name: metric(x, y, a=weights) for name, metric in DISTRIBUTION_METRICS.items() if name not in left_out}
+    y = draw.observed
+    scores = {name: metric(x, y, a=weights) for name, metric in DISTRIBUTION_METRICS.items()}
     mean = np.average(x, axis=0, weights=weights)
     return {"sinkhorn_divergence": divergence(x, y, weights, epsilon), **scores, "mean": mean.tolist()}
+
+
+def valid_scores(x: np.ndarray, draw: Draw, weights: np.ndarray | None, epsilon: float) -> dict:
+    """As :func:`distribution_scores`, but one measure alone: validation only chooses τ.
+
+    The same measure on random halves of the cells tells how far it is the cells' luck: the deviation of its halves is
+    the standard error of the whole (delete-half jackknife, Shao and Wu 1989).
+    """
+    parts = [slice(None), *draw.halves]
+    found = [divergence(x[p], draw.observed[p], None if weights is None else weights[p], epsilon) for p in parts]
+    mean = np.average(x, axis=0, weights=weights)
+    return {"sinkhorn_divergence": found[0], "halves": found[1:], "mean": mean.tolist()}
 
 
 def truth_scores(pair: SplitPair, candidate: Candidate) -> dict:

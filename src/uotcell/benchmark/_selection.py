@@ -27,12 +27,14 @@ def select_families(scores: pd.DataFrame, *, tune: str | None = None) -> pd.Data
     A τ is measured by the mean, over conditions, of the Sinkhorn divergence of the validation cells over that of the
     identity, so that large effects do not decide for all. Chosen is the largest τ that is within one standard error of
     the best (Breiman et al. 1984): mass changes only where that is seen to help. It is chosen for every seed and
-    weighting, and for every data set or every condition; for a single condition the best τ is taken.
+    weighting, and for every data set or every condition. The error is that over conditions; for a single condition
+    it comes from halves of its cells.
 
     Parameters
     ----------
     scores
-        As in :class:`BenchmarkResult`.
+        As in :class:`BenchmarkResult`, with a column ``halves``: on validation rows, the Sinkhorn divergences of random
+        halves of the cells, the same halves for every map.
     tune
         ``"condition"``, ``"dataset"``, or ``None`` for the default of :meth:`BenchmarkResult.load`.
 
@@ -81,9 +83,16 @@ def _largest_good_tau(valid: pd.DataFrame) -> float:
     if everywhere.empty:  # every τ lacks a map somewhere: take the one that lacks fewest
         return float(np.isfinite(table).sum().idxmax())
     # Of equally good ones the first, that is the largest.
-    excess = everywhere.sub(everywhere[everywhere.mean().idxmin()], axis=0)
-    error = excess.std() / len(excess) ** 0.5 if len(excess) > 1 else 0.0
-    return float(everywhere.columns[(excess.mean() <= error).to_numpy()][0])
+    best = everywhere.mean().idxmin()
+    excess = everywhere.sub(everywhere[best], axis=0)
+    error = excess.std() / len(excess) ** 0.5 if len(excess) > 1 else _error_of_one(valid, everywhere.columns, best)
+    return float(everywhere.columns[(excess.mean() <= error.fillna(0.0)).to_numpy()][0])
+
+
+def _error_of_one(valid: pd.DataFrame, taus: pd.Index, best: float) -> pd.Series:
+    """Return the standard error of the excess of every τ over the best one, for a single condition."""
+    halves = pd.DataFrame({row.tau: np.divide(row.halves, row.identity) for row in valid.itertuples()})[taus]
+    return halves.sub(halves[best], axis=0).std()
 
 
 def best_baseline(scores: pd.DataFrame, families: pd.DataFrame, dataset: str, weighting: str) -> str:

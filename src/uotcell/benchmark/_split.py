@@ -15,15 +15,21 @@ from uotcell.problems._splits import SPLITS, split_stratum
 SCORED = ("valid", "test")
 # ε of every divergence, in units of the mean squared distance between training controls and training treated cells.
 SCORE_EPSILON = 0.1
+# Random halves of the scored validation cells, from which the error of a difference between two maps is estimated.
+N_HALVES = 8
 
 
 class Draw(NamedTuple):
-    """The cells that every method is scored on, equally many of each kind, each ``(n, dim)``."""
+    """The cells that every method is scored on, equally many of each kind, each ``(n, dim)``.
+
+    ``halves`` are rows of random halves, shape ``(N_HALVES, n // 2)``.
+    """
 
     source: np.ndarray
     observed: np.ndarray
     replicate: np.ndarray
     survivors: np.ndarray | None
+    halves: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,7 +99,8 @@ def _draw(source, target, split: str, names: tuple, n_score_cells: int, truth: R
     if truth is not None:
         survival = np.asarray(truth.survival(controls), np.float64)
         survivors = controls[rng.choice(len(controls), size=n, p=survival / survival.sum())]
-    return Draw(*chosen, survivors)
+    halves = np.stack([rng.permutation(n)[: n // 2] for _ in range(N_HALVES)])
+    return Draw(*chosen, survivors, halves)
 
 
 def _few_sizes(n: int) -> int:

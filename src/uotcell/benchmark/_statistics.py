@@ -119,6 +119,26 @@ def compare(ours: pd.Series, theirs: pd.Series, metric: str) -> Comparison:
     return Comparison(int(better.sum()), len(both), float(change), p_value)
 
 
+def difference_by_seed(families: pd.DataFrame, metric: str, ours: str, theirs: str) -> pd.Series:
+    """Mean difference of two families over the conditions that both have, by seed.
+
+    Parameters
+    ----------
+    families
+        Rows of one data set and weighting.
+    metric
+        Column of the measure.
+    ours, theirs
+        The families.
+
+    Returns
+    -------
+    Ours minus theirs, a number per seed.
+    """
+    values = families.pivot(index=["seed", "condition", "group"], columns="family", values=metric)
+    return (values[ours] - values[theirs]).groupby("seed").mean().dropna()
+
+
 def effect_sizes(values: pd.DataFrame) -> pd.Series:
     """``"small"``, ``"medium"`` or ``"large"`` by condition: thirds of the identity's score over the ceiling's.
 

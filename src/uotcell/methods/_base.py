@@ -23,14 +23,16 @@ class Batch(NamedTuple):
 class PairSummary(NamedTuple):
     """What a method may know of a pair before training, in the coordinates of training.
 
-    Mean and covariance of both rescaled measures; cells drawn from the prior measures, at most 512 a side, from which
-    units can be set that do not depend on τ; and the shift and scale that lead back to the original coordinates.
+    Mean and covariance of both rescaled measures and the effective number of cells behind each; cells drawn from the
+    prior measures, at most 512 a side, from which units can be set that do not depend on τ; and the shift and scale
+    that lead back to the original coordinates.
     """
 
     source_mean: np.ndarray
     source_cov: np.ndarray
     target_mean: np.ndarray
     target_cov: np.ndarray
+    effective_cells: tuple[float, float]
     prior_cells: tuple[np.ndarray, np.ndarray]
     shift: np.ndarray
     scale: float

@@ -14,6 +14,7 @@ from flax import nnx
 
 from uotcell.methods._base import Batch, Method, PairSummary
 from uotcell.networks import ACTIVATIONS, InputConvexNetwork
+from uotcell.ot._gaussian import bures_map, shrunk_covariance, symmetric_power
 
 
 class ICNNState(NamedTuple):
@@ -45,8 +46,8 @@ class ICNN(Method):
     penalty
         Weight of that penalty.
     initial_map
-        ``"gaussian"`` starts at the optimal map between the Gaussians with the moments of the two measures,
-        ``"identity"`` at the identity.
+        ``"gaussian"`` starts at the optimal map between the Gaussians with the moments of the two measures, whose
+        covariances are shrunk according to the number of cells; ``"identity"`` at the identity.
     beta1, beta2
         Decay rates of Adam, the default optimiser.
     learning_rate, decay, optimizer
@@ -92,7 +93,9 @@ class ICNN(Method):
         """Draw both potentials and set their quadratic parts."""
         source, target = (_network(self, dim, key)[1] for key in jax.random.split(rng))
         if self.initial_map == "gaussian" and summary is not None:
-            factor, inverse = gaussian_map(summary.source_cov, summary.target_cov)
+            covariances = (summary.source_cov, summary.target_cov)
+            linear = bures_map(*map(shrunk_covariance, covariances, summary.effective_cells))
+            factor, inverse = symmetric_power(linear, 0.5), symmetric_power(linear, -0.5)
             source = _with_quadratic(source, factor, summary.source_mean, summary.target_mean)
             target = _with_quadratic(target, inverse, summary.target_mean, summary.source_mean)
         params = {"source": source, "target": target}
@@ -140,24 +143,6 @@ class ICNN(Method):
     def _gradient(self, params: Any, x: jax.Array) -> jax.Array:
         # The gradient of the summed potential is every row's own gradient, several times faster than one per row.
         return jax.grad(lambda points: self._potential(params, points).sum())(x)
-
-
-def gaussian_map(source_cov: np.ndarray, target_cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric roots of the optimal linear map between two centred Gaussians and of its inverse.
-
-    With few cells a covariance is singular; both are shrunk towards a multiple of the identity (one part in a
-    hundred) so that the map and its inverse stay bounded.
-    """
-    source_cov, target_cov = (0.99 * c + 0.01 * np.trace(c) / len(c) * np.eye(len(c)) for c in (source_cov, target_cov))
-    root = _symmetric_power(source_cov, 0.5)
-    inverse_root = _symmetric_power(source_cov, -0.5)
-    linear = inverse_root @ _symmetric_power(root @ target_cov @ root, 0.5) @ inverse_root
-    return _symmetric_power(linear, 0.5), _symmetric_power(linear, -0.5)
-
-
-def _symmetric_power(matrix: np.ndarray, power: float) -> np.ndarray:
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.maximum(values, np.finfo(float).tiny) ** power) @ vectors.T
 
 
 @lru_cache

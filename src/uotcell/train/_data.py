@@ -88,6 +88,7 @@ def training_data(
         cov_x / scale**2,
         (mean_y - shift) / scale,
         cov_y / scale**2,
+        tuple(_effective_size(weights) for weights in (a, b)),
         tuple((_systematic_draw(cells, mass) - shift) / scale for cells, mass in zip((x, y), prior, strict=True)),
         shift + coupling.shift,
         scale,
@@ -153,6 +154,11 @@ def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
     points, weights = points.astype(np.float64), weights.astype(np.float64) / weights.sum(dtype=np.float64)
     mean = weights @ points
     return mean, (weights * (points - mean).T) @ (points - mean)
+
+
+def _effective_size(weights: np.ndarray) -> float:
+    weights = weights.astype(np.float64)
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _systematic_draw(cells: np.ndarray, mass: np.ndarray) -> np.ndarray:
