@@ -9,6 +9,7 @@ import numpy as np
 
 from uotcell.benchmark._random import numpy_stream
 from uotcell.benchmark._screen import Response, Screen
+from uotcell.ot._geometry import mean_squared_distance
 from uotcell.problems._conditions import stratum_label
 from uotcell.problems._splits import SPLITS, split_stratum
 
@@ -81,12 +82,6 @@ def split_rows(screen: Screen, label: str, group: str, seed: int) -> dict[str, n
     fractions = {"valid_fraction": screen.valid_fraction, "test_fraction": screen.test_fraction}
     split = split_stratum(stratum_label((label, group)), len(rows), rng=seed, **fractions)
     return {name: rows[split == number] for number, name in enumerate(SPLITS)}
-
-
-def mean_squared_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean of ‖x − y‖² over all pairs."""
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    return float(x.var(axis=0).sum() + y.var(axis=0).sum() + ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum())
 
 
 def _draw(source, target, split: str, names: tuple, n_score_cells: int, truth: Response | None) -> Draw:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -91,7 +91,7 @@ class ICNN(Method):
 
     def init(self, rng: jax.Array, dim: int, summary: PairSummary | None = None) -> ICNNState:
         """Draw both potentials and set their quadratic parts."""
-        source, target = (_network(self, dim, key)[1] for key in jax.random.split(rng))
+        source, target = (_initial_params(self, dim, key) for key in jax.random.split(rng))
         if self.initial_map == "gaussian" and summary is not None:
             covariances = (summary.source_cov, summary.target_cov)
             linear = bures_map(*map(shrunk_covariance, covariances, summary.effective_cells))
@@ -148,14 +148,18 @@ class ICNN(Method):
 @lru_cache
 def _structure(method: ICNN, dim: int):
     """Return the static part of the networks, one object for equal settings, as compiled programs are keyed by it."""
-    return _network(method, dim, jax.random.key(0))[0]
+    return nnx.split(nnx.eval_shape(lambda: _network(method, dim, jax.random.key(0))))[0]
 
 
-def _network(method: ICNN, dim: int, rng: jax.Array):
-    network = InputConvexNetwork(
+@partial(jax.jit, static_argnames=("method", "dim"))
+def _initial_params(method: ICNN, dim: int, rng: jax.Array):
+    return nnx.split(_network(method, dim, rng))[1]
+
+
+def _network(method: ICNN, dim: int, rng: jax.Array) -> InputConvexNetwork:
+    return InputConvexNetwork(
         dim, method.hidden, activation=method.activation, positive=method.positive_weights, rngs=nnx.Rngs(params=rng)
     )
-    return nnx.split(network)
 
 
 def _with_quadratic(params, factor: np.ndarray, center: np.ndarray, image: np.ndarray):

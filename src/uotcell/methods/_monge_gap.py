@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -117,7 +117,7 @@ class MongeGap(Method):
         ValueError
             If the cost is not differentiable between the cells of the pair.
         """
-        params = _network(self, dim, rng)[1]
+        params = _initial_params(self, dim, rng)
         return MongeGapState(params, self.init_optimizer(params), self._units(dim, summary))
 
     def update(
@@ -211,8 +211,13 @@ def _check_differentiable(cost_fn: CostFn, x: jax.Array, y: jax.Array) -> None:
 @lru_cache
 def _structure(method: MongeGap, dim: int):
     """Return the static part of the network, one object for equal settings, as compiled programs are keyed by it."""
-    return _network(method, dim, jax.random.key(0))[0]
+    return nnx.split(nnx.eval_shape(lambda: _network(method, dim, jax.random.key(0))))[0]
 
 
-def _network(method: MongeGap, dim: int, rng: jax.Array):
-    return nnx.split(ResidualMLP(dim, method.hidden, activation=method.activation, rngs=nnx.Rngs(params=rng)))
+@partial(jax.jit, static_argnames=("method", "dim"))
+def _initial_params(method: MongeGap, dim: int, rng: jax.Array):
+    return nnx.split(_network(method, dim, rng))[1]
+
+
+def _network(method: MongeGap, dim: int, rng: jax.Array) -> ResidualMLP:
+    return ResidualMLP(dim, method.hidden, activation=method.activation, rngs=nnx.Rngs(params=rng))

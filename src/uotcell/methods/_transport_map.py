@@ -52,7 +52,7 @@ class TransportMap:
         -------
         Their images, shape ``(n, dim)``, float32.
         """
-        return self._in_blocks(partial(_apply, self.method.push, self.params), x, batch_size)
+        return self._in_blocks(partial(_apply, self.method, "push", self.params), x, batch_size)
 
     def pull(self, y: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
         """Map target cells back to the source.
@@ -73,7 +73,7 @@ class TransportMap:
         TypeError
             If the method learns no inverse.
         """
-        return self._in_blocks(partial(_apply, self.method.pull, self.params), y, batch_size)
+        return self._in_blocks(partial(_apply, self.method, "pull", self.params), y, batch_size)
 
     def interpolate(self, x: ArrayLike, t: float, *, batch_size: int = 16_384) -> np.ndarray:
         """Positions of source cells on their straight paths to the target (McCann's interpolation).
@@ -122,7 +122,7 @@ class TransportMap:
         _check_time(t)
         departure = np.asarray(x)
         if t > 0:
-            departure = self._in_blocks(partial(_departure, self.method.push, self.params, t), departure, batch_size)
+            departure = self._in_blocks(partial(_departure, self.method, self.params, t), departure, batch_size)
             error = np.abs(self.interpolate(departure, t) - x).max(initial=0.0) / self.scale
             if not error <= NEWTON_TOLERANCE:
                 raise ConvergenceError(
@@ -147,18 +147,19 @@ class TransportMap:
         return out
 
 
-@partial(jax.jit, static_argnames=("function",))
-def _apply(function: Callable, params: Any, x: jax.Array) -> jax.Array:
-    return function(params, x)
+# Compiled for the method, not for its bound function: equal methods are equal, their bound functions are not.
+@partial(jax.jit, static_argnames=("method", "direction"))
+def _apply(method: Method, direction: str, params: Any, x: jax.Array) -> jax.Array:
+    return getattr(method, direction)(params, x)
 
 
-@partial(jax.jit, static_argnames=("push",))
-def _departure(push: Callable, params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
+@partial(jax.jit, static_argnames=("method",))
+def _departure(method: Method, params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
     """Source cells ``z`` with ``(1 − t) z + t push(z) = x``, by Newton steps halved until the error falls."""
 
     def one(position: jax.Array) -> jax.Array:
         def error(z: jax.Array) -> jax.Array:
-            return (1 - t) * z + t * push(params, z[None])[0] - position
+            return (1 - t) * z + t * method.push(params, z[None])[0] - position
 
         def step(z: jax.Array, _) -> tuple[jax.Array, None]:
             direction = jnp.linalg.solve(jax.jacfwd(error)(z), error(z))

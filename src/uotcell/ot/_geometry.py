@@ -7,7 +7,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
+from numpy.typing import ArrayLike
 from ott.geometry import costs
 from ott.geometry.geometry import Geometry
 
@@ -28,6 +30,18 @@ def pairwise_cost(cost_fn: costs.CostFn, x: jax.Array, y: jax.Array) -> jax.Arra
     cost = cost_fn.all_pairs(x, y)
     # ‖x‖² + ‖y‖² − 2x·y can round below zero for near-identical cells.
     return jnp.maximum(cost, 0.0) if isinstance(cost_fn, costs.SqEuclidean) else cost
+
+
+def mean_squared_distance(x: ArrayLike, y: ArrayLike, a: ArrayLike | None = None, b: ArrayLike | None = None) -> float:
+    """Mean of ‖x − y‖² over all pairs of cells of masses ``a`` and ``b``, in one pass."""
+    (mean_x, spread_x), (mean_y, spread_y) = (_mean_and_spread(*side) for side in ((x, a), (y, b)))
+    return float(spread_x + spread_y + ((mean_x - mean_y) ** 2).sum())
+
+
+def _mean_and_spread(points: ArrayLike, mass: ArrayLike | None) -> tuple[np.ndarray, float]:
+    points = np.asarray(points, np.float64)
+    mean = np.average(points, axis=0, weights=mass)
+    return mean, np.average(((points - mean) ** 2).sum(axis=1), weights=mass)
 
 
 def map_tiles(function: Callable, rows: jax.Array, tile: int | None):

@@ -12,7 +12,7 @@ from ott.geometry.costs import CostFn, SqEuclidean, TICost
 
 from uotcell._errors import ConvergenceError
 from uotcell.ot._coupling import UnbalancedCoupling, default_tile
-from uotcell.ot._geometry import PointGeometry, log_kernel_sum, pairwise_cost, resolve_cost
+from uotcell.ot._geometry import PointGeometry, log_kernel_sum, mean_squared_distance, pairwise_cost, resolve_cost
 from uotcell.ot._inputs import as_key, as_mass, as_points, padded_size
 from uotcell.ot._sinkhorn import SinkhornSolution, inverse_penalty, sinkhorn
 
@@ -182,9 +182,7 @@ def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Ar
     keys = jax.random.split(rng)
     i, j = (_choose(key, np.flatnonzero(m), SCALE_CELLS) for key, m in zip(keys, (a, b), strict=True))
     if scale_cost == "mean" and isinstance(cost_fn, SqEuclidean):
-        # Exact in one pass: the mean of ‖x − y‖² under a⊗b is the sum of both variances and the squared shift.
-        x, y, a, b = (np.asarray(array, np.float64) for array in (x, y, a / a.sum(), b / b.sum()))
-        scale = float(a @ (x**2).sum(1) + b @ (y**2).sum(1) - 2 * (a @ x) @ (b @ y))
+        scale = mean_squared_distance(x, y, a, b)
     else:
         cost = np.asarray(pairwise_cost(cost_fn, x[i], y[j]), np.float64)
         mean = float(a[i] @ cost @ b[j] / (a[i].sum() * b[j].sum()))

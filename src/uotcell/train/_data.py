@@ -62,7 +62,8 @@ class BatchProblem(NamedTuple):
 def split_rows(rng: jax.Array, n: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows of ``n`` cells to train on and to hold out, each ascending."""
     n_held_out = round(fraction * n)
-    order = np.asarray(jax.random.permutation(rng, n))
+    # By numpy: jax would compile a shuffle for every number of cells.
+    order = np.random.default_rng(np.ravel(jax.random.key_data(rng))).permutation(n)
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 

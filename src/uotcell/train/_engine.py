@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from uotcell.methods import Method, TransportMap
 from uotcell.ot import UnbalancedCoupling
+from uotcell.ot._geometry import mean_squared_distance
 from uotcell.ot._inputs import as_key
 from uotcell.train._device import describe_device, in_lockstep, memory_bytes, warn_if_gpu_unused
 from uotcell.train._history import History
@@ -18,9 +19,10 @@ from uotcell.train._loop import Group, train_group
 from uotcell.train._pairs import Pair, prepare_pairs, stack
 from uotcell.train._program import Settings
 
-# ε of the validation divergence, in units of the coupling's cost scale: it depends on the data, not on τ. Smaller ε
-# only sees sampling noise: with 183 cells in 30 dimensions, two halves of one population are as far apart at 0.05 as
-# two time points are (211 against 244), while at 0.3 they are a third as far (23 against 76).
+# ε of the validation divergence, in units of the mean squared distance under the prior masses: it depends on the data,
+# not on τ, nor on the coupling's cost and its scale. Smaller ε only sees sampling noise: with 183 cells in 30
+# dimensions, two halves of one population are as far apart at 0.05 as two time points are (211 against 244), while at
+# 0.3 they are a third as far (23 against 76).
 VALID_EPSILON = 0.3
 
 
@@ -178,7 +180,7 @@ def fit_many(
         lockstep=in_lockstep(),
     )
     device = describe_device()
-    histories = [History(device=device, valid_epsilon=VALID_EPSILON * coupling.scale) for coupling in couplings]
+    histories = [History(device=device, valid_epsilon=_valid_epsilon(coupling)) for coupling in couplings]
     names = [f"pair {i}" for i in range(n_pairs)] if names is None else [str(name) for name in names]
     size = min(n_pairs, group_size or _pairs_that_fit(pairs[0], method.draws * batch_size))
     starts = range(0, n_pairs, size)
@@ -202,6 +204,11 @@ def fit_many(
         for params, (shift, scale) in zip(fitted, coordinates, strict=True)
     ]
     return list(zip(maps, histories, strict=True))
+
+
+def _valid_epsilon(coupling: UnbalancedCoupling) -> float:
+    # Where all cells coincide, any unit will do.
+    return VALID_EPSILON * (mean_squared_distance(coupling.x, coupling.y, coupling.a, coupling.b) or 1.0)
 
 
 def _pairs_that_fit(pair: Pair, batch_cells: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from uotcell._errors import ConvergenceError
 from uotcell.train._data import BATCH_THRESHOLD
 from uotcell.train._history import History
 from uotcell.train._pairs import Pair
-from uotcell.train._program import Carry, Settings, averaged, train_chunk, valid_divergence
+from uotcell.train._program import Carry, Settings, averaged, push_pairs, train_chunk, valid_divergence
 
 # Accepted violation of the marginals of a plan solved inside a loss, on average over the steps of a record.
 LOSS_MARGINAL_ERROR = 0.05
@@ -55,7 +54,7 @@ def train_group(group: Group, bar: tqdm) -> list[Any]:
         losses = {name: np.asarray(values) for name, values in losses.items()}
         _check_losses(group, losses, np.asarray(batch_errors), running, done)
         params = averaged(settings, carry, done)
-        divergence = None if group.pairs.valid is None else _validate(group, settings.method.push, params)
+        divergence = None if group.pairs.valid is None else _validate_map(group, params)
         better = running & (True if divergence is None else divergence < best_divergence)
         best = jax.tree.map(lambda new, old, mask=better: jnp.where(_along(mask, new), new, old), params, best)
         for i in np.flatnonzero(running):
@@ -90,13 +89,17 @@ def train_group(group: Group, bar: tqdm) -> list[Any]:
     return [jax.tree.map(lambda leaf, i=i: leaf[i], best) for i in range(n_pairs)]
 
 
-def _validate(group: Group, push: Callable, params: Any) -> np.ndarray:
+def _validate_map(group: Group, params: Any) -> np.ndarray:
+    return _validate(group, push_pairs(group.settings.method, params, group.pairs.valid.x))
+
+
+def _validate(group: Group, image: jax.Array) -> np.ndarray:
     """Return validation divergences in units of the squared representation; NaN where one did not converge."""
     scale = np.asarray(group.pairs.run.data.scale, np.float64)
     epsilon = np.ones(group.n_padded)
     epsilon[: len(group.names)] = [history.valid_epsilon for history in group.histories]
     epsilon = jnp.asarray(epsilon / scale**2, jnp.float32)
-    values, converged = valid_divergence(push, params, group.pairs.valid, epsilon, lockstep=group.settings.lockstep)
+    values, converged = valid_divergence(image, group.pairs.valid, epsilon, lockstep=group.settings.lockstep)
     return np.where(converged, np.asarray(values, np.float64) * scale**2, np.nan)
 
 
@@ -104,13 +107,8 @@ def _record_baselines(group: Group) -> None:
     """Record the validation divergence of the identity and of the entropic map."""
     images = {"identity": group.pairs.valid.x, "entropic map": group.pairs.entropic_image}
     for name, image in images.items():
-        for history, divergence in zip(group.histories, _validate(group, _given_image, image), strict=False):
+        for history, divergence in zip(group.histories, _validate(group, image), strict=False):
             history.baseline[name] = float(divergence)
-
-
-def _given_image(image: jax.Array, x: jax.Array) -> jax.Array:
-    """Stand in for a method's push where the images are known."""
-    return image
 
 
 def _along(mask: np.ndarray, leaf: jax.Array) -> np.ndarray:

@@ -114,13 +114,19 @@ def averaged(settings: Settings, carry: Carry, step: int) -> Any:
     return jax.tree.map(lambda mean: mean / correction, carry.average)
 
 
-@partial(jax.jit, static_argnames=("push", "lockstep"))
+@partial(jax.jit, static_argnames=("method",))
+def push_pairs(method: Method, params: Any, x: jax.Array) -> jax.Array:
+    """Images of cells of every pair, ``(n_pairs, n, dim)``, by its own parameters."""
+    return jax.vmap(method.push)(params, x)
+
+
+@partial(jax.jit, static_argnames=("lockstep",))
 def valid_divergence(
-    push: Callable, params: Any, valid: HeldOut, epsilon: jax.Array, *, lockstep: bool = True
+    image: jax.Array, valid: HeldOut, epsilon: jax.Array, *, lockstep: bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """Sinkhorn divergence between every pair's pushed held-out source and target, and whether it converged."""
+    """Sinkhorn divergence between the image of every pair's held-out source and its target, and if it converged."""
 
-    def divergence(params: Any, valid: HeldOut, epsilon: jax.Array):
-        return sinkhorn_divergence(push(params, valid.x), valid.y, valid.a, valid.b, epsilon)
+    def divergence(image: jax.Array, valid: HeldOut, epsilon: jax.Array):
+        return sinkhorn_divergence(image, valid.y, valid.a, valid.b, epsilon)
 
-    return over_pairs(divergence, (params, valid, epsilon), lockstep=lockstep)
+    return over_pairs(divergence, (image, valid, epsilon), lockstep=lockstep)
