@@ -20,7 +20,7 @@ ORIGIN = (
 
 
 def read_cellot_4i(path: str | PathLike, *, features: str | PathLike | Sequence[str] | None = None) -> ad.AnnData:
-    """Read the 4i screen of 35 drugs on melanoma cells that CellOT published [1]_.
+    """Read the 4i screen of 35 drugs on melanoma cells that CellOT published (Bunne et al. 2023).
 
     The file does not come with uotcell. Download the data release, doi:10.3929/ethz-b-000609681, and give the path of
     its ``8h.h5ad``.
@@ -53,8 +53,8 @@ def read_cellot_4i(path: str | PathLike, *, features: str | PathLike | Sequence[
 
     References
     ----------
-    .. [1] Bunne, Stark, Gut et al. (2023), Learning single-cell perturbation responses using neural optimal transport,
-       Nature Methods 20, 1759-1768, doi:10.1038/s41592-023-01969-x
+    Bunne, Stark, Gut et al. (2023), Learning single-cell perturbation responses using neural optimal transport,
+    Nature Methods 20, 1759-1768, doi:10.1038/s41592-023-01969-x
 
     Examples
     --------
