@@ -194,6 +194,29 @@ def test_draws_follow_the_plan():
     np.testing.assert_allclose(independent, np.outer(expected.sum(1), expected.sum(0)), atol=5e-3)
 
 
+@pytest.mark.parametrize("tile", [None, 3])
+def test_pools_of_partners_are_rows_of_the_plan(tile, monkeypatch):
+    if tile:
+        monkeypatch.setattr(_coupling, "default_tile", lambda n: tile)
+    x, y = clouds(n=12, m=9)
+    b = np.r_[np.full(8, 1 / 8), 0.0]
+    coupling = uc.ot.solve_unbalanced(x, y, b=b, tau=0.9, epsilon=0.1)
+    rows, columns, size = np.array([1, 4, 5, 11]), np.array([0, 2, 3, 5, 6, 8]), 64
+    pool = coupling.sample_partners(0, rows, columns, size)
+    assert pool.shape == (4, size)
+    assert pool.dtype == np.int32
+    expected = plan(coupling)[np.ix_(rows, columns)]
+    expected *= size / expected.sum(axis=1, keepdims=True)
+    found = np.stack([np.bincount(row, minlength=6) for row in pool])
+    # At even steps, a column is drawn as often as its share says, to within one.
+    assert np.abs(found - expected).max() < 1.001
+    assert found[:, 5].sum() == 0
+    np.testing.assert_array_equal(pool, coupling.sample_partners(0, rows, columns, size))
+    many = np.stack([coupling.sample_partners(seed, rows, columns, 8) for seed in range(200)])
+    shares = np.stack([(many == column).mean(axis=(0, 2)) for column in range(6)], axis=1)
+    np.testing.assert_allclose(shares, expected / size, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
 
-from uotcell.ot._geometry import kernel_average, log_kernel_sum, pairwise_cost
+from uotcell.ot._geometry import kernel_average, kernel_partners, log_kernel_sum, pairwise_cost
 from uotcell.ot._inputs import as_key, as_points, padded_size
 from uotcell.ot._sampling import AliasTable, alias_table, draw, draw_columns
 
@@ -193,6 +193,39 @@ class UnbalancedCoupling:
             log_weights = h - cost / (self.scale * self.epsilon)
             columns.append(draw_columns(jax.random.fold_in(rng_target, start), log_weights))
         return np.asarray(i), np.asarray(jnp.concatenate(columns))
+
+    def sample_partners(self, rng: jax.Array | int, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
+        """Draw a pool of target cells for each of many source cells from its row of the plan, in one streamed pass.
+
+        Drawing a source cell by its weight and one of its pool evenly draws from the plan, without an n × m matrix and
+        without a search at every draw. The pool is drawn at even steps of the row's mass.
+
+        Parameters
+        ----------
+        rng
+            Key or seed.
+        rows
+            Source cells, row numbers into ``x``, shape ``(k,)``.
+        columns
+            Target cells that may be drawn, row numbers into ``y``, shape ``(l,)``.
+        size
+            Target cells per source cell.
+
+        Returns
+        -------
+        Positions in ``columns``, shape ``(k, size)``, int32, ascending in every row.
+        """
+        # Padded rows and columns share compiled programs; columns of weight zero are never drawn.
+        n, m = padded_size(len(rows)), padded_size(len(columns))
+        x, y = np.zeros((n, self.x.shape[1]), np.float32), np.zeros((m, self.y.shape[1]), np.float32)
+        x[: len(rows)], y[: len(columns)] = np.asarray(self.x)[rows], np.asarray(self.y)[columns]
+        h = np.full(m, -np.inf, np.float32)
+        with np.errstate(divide="ignore"):  # a cell of mass zero weighs nothing
+            h[: len(columns)] = np.log(np.asarray(self.b)[columns]) + np.asarray(self.g)[columns] / self.epsilon
+        pool = kernel_partners(
+            as_key(rng), x, y, h, self.cost_fn, self.scale, self.epsilon, size=size, tile=default_tile(m)
+        )
+        return np.asarray(pool)[: len(rows)]
 
     @cached_property
     def _tables(self) -> tuple[AliasTable, AliasTable]:

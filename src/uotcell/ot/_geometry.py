@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from jax.scipy.special import logsumexp
 from numpy.typing import ArrayLike
 from ott.geometry import costs
 from ott.geometry.geometry import Geometry
+
+from uotcell.ot._sampling import partners
 
 COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": costs.Cosine}
 
@@ -44,17 +47,22 @@ def _mean_and_spread(points: ArrayLike, mass: ArrayLike | None) -> tuple[np.ndar
     return mean, np.average(((points - mean) ** 2).sum(axis=1), weights=mass)
 
 
-def map_tiles(function: Callable, rows: jax.Array, tile: int | None):
+def map_tiles(function: Callable, rows: Any, tile: int | None):
     """Apply ``function`` to blocks of at most ``tile`` rows and stack the answers along the first axis.
 
-    The last block is padded by repeating the last row, so every block has one shape and compiles once.
+    ``rows`` is an array, or a tuple of arrays of one length. The last block is padded by repeating the last row, so
+    every block has one shape and compiles once.
     """
-    n_rows = len(rows)
+    n_rows = len(jax.tree.leaves(rows)[0])
     if tile is None or tile >= n_rows:
         return function(rows)
     n_tiles = -(-n_rows // tile)
-    padded = jnp.concatenate([rows, jnp.repeat(rows[-1:], n_tiles * tile - n_rows, axis=0)])
-    blocks = jax.lax.map(function, padded.reshape(n_tiles, tile, *rows.shape[1:]))
+
+    def in_blocks(leaf: jax.Array) -> jax.Array:
+        padded = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], n_tiles * tile - n_rows, axis=0)])
+        return padded.reshape(n_tiles, tile, *leaf.shape[1:])
+
+    blocks = jax.lax.map(function, jax.tree.map(in_blocks, rows))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n_rows], blocks)
 
 
@@ -79,6 +87,19 @@ def kernel_average(
         return jax.nn.softmax(h - pairwise_cost(cost_fn, x_, y) / (scale * epsilon), axis=1) @ y
 
     return map_tiles(average, x, tile)
+
+
+@partial(jax.jit, static_argnames=("size", "tile"))
+def kernel_partners(
+    rng: jax.Array, x: jax.Array, y: jax.Array, h: jax.Array, cost_fn: costs.CostFn, scale, epsilon, *, size, tile=None
+) -> jax.Array:
+    """For every row of ``x``, ``size`` rows of ``y`` drawn in proportion to ``exp(hⱼ − c(x, yⱼ) / (scale · ε))``."""
+
+    def draw(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x_, key = block
+        return partners(key[0], h - pairwise_cost(cost_fn, x_, y) / (scale * epsilon), size)
+
+    return map_tiles(draw, (x, jax.random.split(rng, len(x))), tile)
 
 
 @jax.tree_util.register_pytree_node_class
