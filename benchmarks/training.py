@@ -114,7 +114,7 @@ class PerStep:
 
 def engine_step(method, coupling, batch_size: int, steps: int):
     """Cells on the device, what ``uc.train.fit`` runs for ``steps`` steps, and the state it starts from."""
-    data, summary = training_data(coupling, np.arange(N_CELLS), np.arange(N_CELLS), rescaling="global")
+    data, summary, _ = training_data(coupling, np.arange(N_CELLS), np.arange(N_CELLS), rescaling="global")
     state = method.init(jax.random.key(0), DIM, summary)
     run = PairRun(jax.random.key(0), data, BatchProblem.of(coupling))
     stacked, run = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (state, run))
@@ -175,7 +175,7 @@ def main() -> None:
         solve_seconds[tau], coupling = timed(partial(uc.ot.solve_unbalanced, x, y, tau=tau, epsilon=EPSILON))
         data, engine, state = engine_step(METHOD, coupling, BATCH, steps)
         setups[f"engine τ={tau}"] = engine
-        points = ((data.x[:N_CELLS] - data.shift) / data.scale, (data.y[:N_CELLS] - data.shift) / data.scale)
+        points = (data.frame.source(data.x[:N_CELLS]), data.frame.target(data.y[:N_CELLS]))
         for recenter in (False, True):
             loop = PerStep(*points, tau=tau, recenter=recenter)
             setups[f"per-step τ={tau} {'recentred' if recenter else 'plain'}"] = partial(loop.run, state, rng, steps)

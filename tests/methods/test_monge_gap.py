@@ -123,7 +123,7 @@ def test_units_do_not_depend_on_tau():
     found = []
     for tau in (1.0, 0.9):
         coupling = uc.ot.solve_unbalanced(x, y, tau=tau)
-        _, summary = training_data(coupling, np.arange(200), np.arange(200), rescaling="global")
+        _, summary, _ = training_data(coupling, np.arange(200), np.arange(200), rescaling="global")
         units = MongeGap(cost=ott_costs.PNormP(1.5)).init(jax.random.key(0), 2, summary).units
         found.append((float(units.distance) * summary.scale**2, float(units.cost)))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)

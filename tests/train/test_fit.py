@@ -12,7 +12,7 @@ from gaussian_oracle import make_oracle
 import uotcell as uc
 from uotcell.methods import ICNN, _transport_map
 from uotcell.train import _data, _device, _program
-from uotcell.train._data import BatchProblem, draw_global, held_out, rescale_batch, split_rows, training_data
+from uotcell.train._data import BatchProblem, couple_batch, draw_global, held_out, split_rows, training_data
 
 SMALL = {"n_iters": 40, "batch_size": 64, "progress": False}
 
@@ -109,7 +109,7 @@ def test_stops_early_and_returns_the_best_parameters(coupling):
     rng_rows, rng_columns, _, _ = jax.random.split(jax.random.key(0), 4)
     rows, valid_rows = split_rows(rng_rows, 200, 0.1)
     columns, valid_columns = split_rows(rng_columns, 150, 0.1)
-    data, _ = training_data(coupling, rows, columns, rescaling="global")
+    data, *_ = training_data(coupling, rows, columns, rescaling="global")
     points = np.asarray(coupling.x)[valid_rows], np.asarray(coupling.y)[valid_columns]
     weights = np.asarray(coupling.source_weights)[valid_rows], np.asarray(coupling.target_weights)[valid_columns]
     valid = held_out(points, weights, data, (32, 16))
@@ -124,9 +124,11 @@ def test_validation_uses_cells_that_training_never_draws(coupling):
     rows, held = split_rows(jax.random.key(0), 200, 0.2)
     assert len(held) == 40
     np.testing.assert_array_equal(np.sort(np.concatenate([rows, held])), np.arange(200))
-    data, _ = training_data(coupling, rows, np.arange(150), rescaling="global")
+    data, *_ = training_data(coupling, rows, np.arange(150), rescaling="global")
     batch = draw_global(jax.random.key(1), data, (4, 5000))
-    drawn = np.unique(np.asarray(batch.source).reshape(-1, 3) * float(data.scale) + np.asarray(data.shift), axis=0)
+    drawn = np.unique(
+        np.asarray(batch.source).reshape(-1, 3) * float(data.frame.scale) + np.asarray(data.frame.shift), axis=0
+    )
     held_cells = np.asarray(coupling.x)[held]
     distance = np.abs(drawn[:, None] - held_cells).max(-1).min()
     assert distance > 1e-4
@@ -144,7 +146,7 @@ def test_validation_metric_depends_on_the_cells_alone():
 
 def test_batches_follow_the_rescaled_measures(coupling):
     everything = np.arange(200), np.arange(150)
-    data, moments = training_data(coupling, *everything, rescaling="global")
+    data, moments, _ = training_data(coupling, *everything, rescaling="global")
     batch = draw_global(jax.random.key(0), data, (1, 200_000))
     for cells, mean, cov in (
         (batch.source, moments.source_mean, moments.source_cov),
@@ -164,9 +166,9 @@ def test_minibatch_rescaling_is_global_rescaling_in_the_limit_of_the_full_batch(
 
 def test_minibatch_rescaling_approaches_the_rescaled_measures(coupling):
     everything = np.arange(200), np.arange(150)
-    data, _ = training_data(coupling, *everything, rescaling="minibatch")
-    reference, moments = training_data(coupling, *everything, rescaling="global")
-    np.testing.assert_allclose(data.shift, reference.shift)
+    data, *_ = training_data(coupling, *everything, rescaling="minibatch")
+    reference, moments, _ = training_data(coupling, *everything, rescaling="global")
+    np.testing.assert_allclose(data.frame.shift, reference.frame.shift)
     errors = []
     for batch_size in (16, 512):
         batch, error = _program.draw_minibatch(
@@ -196,7 +198,7 @@ def test_minibatch_training_agrees_with_global():
 
 def test_average_is_corrected_for_its_start(coupling, method):
     settings = _program.Settings(method, 64, 5, "global", coupling.tau, 0.9, 0.0)
-    data, moments = training_data(coupling, np.arange(200), np.arange(150), rescaling="global")
+    data, moments, _ = training_data(coupling, np.arange(200), np.arange(150), rescaling="global")
     state = method.init(jax.random.key(0), 3, moments)
     run = _program.PairRun(jax.random.key(1), data, BatchProblem.of(coupling))
     # One pair: a leading axis of length one.

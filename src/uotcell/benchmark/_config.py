@@ -12,8 +12,8 @@ import numpy as np
 
 from uotcell.benchmark._screen import Screen
 from uotcell.benchmark._store import read_json, write_json
-from uotcell.methods import ICNN, Method, MongeGap
-from uotcell.problems._base import package_versions, plain, resolve_method
+from uotcell.methods import ICNN, Method, MongeGap, resolve_method
+from uotcell.problems._base import package_versions, plain
 
 FIT_OPTIONS = ("ema_decay", "log_every", "patience", "rescaling", "source_noise")
 VERSIONS = "versions"

@@ -25,7 +25,7 @@ class PairSummary(NamedTuple):
 
     Mean and covariance of both rescaled measures and the effective number of cells behind each; cells drawn from the
     prior measures, at most 512 a side, from which units can be set that do not depend on τ; and the shift and scale
-    that lead back to the original coordinates.
+    that lead source cells back to the original coordinates.
     """
 
     source_mean: np.ndarray
@@ -36,6 +36,14 @@ class PairSummary(NamedTuple):
     prior_cells: tuple[np.ndarray, np.ndarray]
     shift: np.ndarray
     scale: float
+
+    @classmethod
+    def standard(cls, dim: int, target_dim: int | None = None) -> PairSummary:
+        """Summary of two standard normal measures, which fixes the shapes of a method's parameters."""
+        dims = (dim, dim if target_dim is None else target_dim)
+        moments = [moment for d in dims for moment in (np.zeros(d), np.eye(d))]
+        cells = tuple(np.linspace(-1.0, 1.0 + side, 3 * d).reshape(3, d) for side, d in enumerate(dims))
+        return cls(*moments, (np.inf, np.inf), cells, np.zeros(dim), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +60,28 @@ class Method(ABC):
         ``"cosine"`` lowers the step size to zero over the run; ``"constant"`` keeps it.
     optimizer
         An optax optimiser used instead of the default; ``decay`` still scales its updates.
+
+    Attributes
+    ----------
+    name
+        What the method is called in calls and in files.
+    samples
+        What a batch holds: ``"marginals"``, independent draws from the two rescaled measures, or ``"pairs"``, of which
+        row i of the source and row i of the target are a draw from the plan.
+    crosses_spaces
+        Whether source and target may have different features.
+    training_only
+        Options that a fitted map does not need. Where they are no plain values, saving a map leaves them out.
+    default_n_iters, default_ema_decay
+        Training steps, and decay of the running average of parameters, that suit the method.
     """
 
     name: ClassVar[str]
     samples: ClassVar[Literal["marginals", "pairs"]]
+    crosses_spaces: ClassVar[bool] = False
+    training_only: ClassVar[frozenset[str]] = frozenset({"optimizer"})
     default_n_iters: ClassVar[int] = 3_000
+    default_ema_decay: ClassVar[float | None] = None
 
     learning_rate: float = 1e-3
     decay: Literal["cosine", "constant"] = "cosine"
@@ -92,6 +117,21 @@ class Method(ABC):
     def pull(self, params: Any, y: jax.Array) -> jax.Array:
         """Map target cells ``(n, dim)`` to the source, where the method learns an inverse."""
         raise TypeError(f"{type(self).__name__} learns no inverse map: `pull` is not available.")
+
+    def sample(self, params: Any, x: jax.Array, keys: jax.Array) -> jax.Array:
+        """Draw an image of every source cell, with a key of its own each ``(n,)``; the map itself if it is one."""
+        return self.push(params, x)
+
+    def uncertainty(self, params: Any, x: jax.Array) -> jax.Array:
+        """Total variance of the images of every source cell ``(n,)``, where the method learns a distribution."""
+        raise TypeError(f"{type(self).__name__} maps every cell to one image: it has no conditional variance.")
+
+    def interpolate(self, params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
+        """Positions at time t in [0, 1] of cells that leave from ``x``; on straight lines unless a method knows better.
+
+        The way of a cell is differentiated by :meth:`TransportMap.log_density_change`.
+        """
+        return (1 - t) * x + t * self.push(params, x)
 
     def default_optimizer(self) -> optax.GradientTransformation:
         """Return Adam with ``learning_rate``."""

@@ -76,6 +76,7 @@ class MongeGap(Method):
 
     name: ClassVar[str] = "monge_gap"
     samples: ClassVar[Literal["marginals", "pairs"]] = "marginals"
+    training_only: ClassVar[frozenset[str]] = frozenset({"optimizer", "cost", "gap_weight"})
     default_n_iters: ClassVar[int] = 1_500
 
     fit: Literal["sinkhorn", "mmd"] = "sinkhorn"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,13 +15,18 @@ from numpy.typing import ArrayLike
 
 from uotcell._errors import ConvergenceError
 from uotcell.methods._base import Method
-
-NEWTON_STEPS, NEWTON_TOLERANCE = 20, 1e-3
+from uotcell.methods._rescaling import RescalingNetworks
+from uotcell.methods._storage import load_map, save_map
+from uotcell.methods._straight import NEWTON_TOLERANCE, departures
+from uotcell.ot._inputs import as_key
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TransportMap:
     """A fitted map from source to target cells.
+
+    Methods here take and return cells in the original coordinates. Between spaces, images have the features of the
+    target, and what needs a way from a cell to its image is refused.
 
     Attributes
     ----------
@@ -29,17 +35,72 @@ class TransportMap:
     params
         Its fitted parameters.
     shift, scale
-        Training saw ``(cells − shift) / scale``; ``(dim,)`` and a number. Methods here take and return cells in
-        the original coordinates.
+        Training saw source cells as ``(cells − shift) / scale``; ``(dim,)`` and a number.
+    target_shift, target_scale
+        The same of target cells; equal to the source's where both share a space.
+    rescaling
+        Learned mass multipliers of cells, or None. See :func:`uotcell.train.fit_rescaling`.
     """
 
     method: Method
     params: Any
     shift: np.ndarray
     scale: float
+    target_shift: np.ndarray
+    target_scale: float
+    rescaling: RescalingNetworks | None = None
+
+    def save(self, directory: str | Path) -> None:
+        """Write the map into a directory: settings as JSON, arrays as safetensors.
+
+        A map that was there before is replaced at once, when the new one is complete.
+
+        Parameters
+        ----------
+        directory
+            Where to; made if it does not exist.
+
+        Raises
+        ------
+        ValueError
+            If the directory holds other files, or the method has a setting that is no plain value and does not only
+            serve training.
+        """
+        save_map(self, directory)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> TransportMap:
+        """Read a map. Nothing in the files is executed.
+
+        Parameters
+        ----------
+        directory
+            Where :meth:`save` wrote it.
+
+        Returns
+        -------
+        The map. Options of its method that only serve training, such as an optimiser, are the method's defaults.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a file is missing.
+        ValueError
+            If a file is damaged or of another kind, or its method is not registered.
+        """
+        return cls(**load_map(directory))
+
+    def with_rescaling(self, networks: RescalingNetworks) -> TransportMap:
+        """Return the map with learned mass multipliers beside it, to be saved together."""
+        return replace(self, rescaling=networks)
+
+    @property
+    def same_space(self) -> bool:
+        """Whether source and target cells have the same features."""
+        return np.array_equal(self.shift, self.target_shift) and self.scale == self.target_scale
 
     def push(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
-        """Map source cells to the target.
+        """Map source cells to the target; by a method that learns a distribution, to its mean.
 
         Parameters
         ----------
@@ -50,9 +111,10 @@ class TransportMap:
 
         Returns
         -------
-        Their images, shape ``(n, dim)``, float32.
+        Their images, shape ``(n, target_dim)``, float32.
         """
-        return self._in_blocks(partial(_apply, self.method, "push", self.params), x, batch_size)
+        image = self._in_blocks(partial(_apply, self.method, "push", self.params), x, batch_size)
+        return self._target(image)
 
     def pull(self, y: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
         """Map target cells back to the source.
@@ -73,10 +135,59 @@ class TransportMap:
         TypeError
             If the method learns no inverse.
         """
-        return self._in_blocks(partial(_apply, self.method, "pull", self.params), y, batch_size)
+        image = self._in_blocks(partial(_apply, self.method, "pull", self.params), y, batch_size, side="target")
+        return (image * self.scale + self.shift).astype(np.float32)
+
+    def sample(
+        self, x: ArrayLike, n_samples: int = 1, *, rng: jax.Array | int = 0, batch_size: int = 16_384
+    ) -> np.ndarray:
+        """Draw images of source cells; all the same where the method maps a cell to one image.
+
+        Parameters
+        ----------
+        x
+            Cells, shape ``(n, dim)``.
+        n_samples
+            Draws per cell.
+        rng
+            Key or seed. A draw depends on the cell's row and the seed, not on the other cells or on ``batch_size``.
+        batch_size
+            Cells mapped at a time, which bounds memory.
+
+        Returns
+        -------
+        Images, shape ``(n_samples, n, target_dim)``, float32.
+        """
+        if n_samples < 1:
+            raise ValueError(f"Expected `n_samples` to be at least 1, found {n_samples}.")
+        keys = jax.random.split(as_key(rng), (n_samples, len(x)))
+        function = partial(_sample, self.method, self.params)
+        return np.stack([self._target(self._in_blocks(function, x, batch_size, per_cell=k)) for k in keys])
+
+    def uncertainty(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
+        """Total variance of the images of a source cell, where the method learns a distribution.
+
+        Parameters
+        ----------
+        x
+            Cells, shape ``(n, dim)``.
+        batch_size
+            Cells at a time, which bounds memory.
+
+        Returns
+        -------
+        Variances summed over dimensions, in units of the squared target representation, shape ``(n,)``, float32.
+
+        Raises
+        ------
+        TypeError
+            If the method maps every cell to one image.
+        """
+        variance = self._in_blocks(partial(_apply, self.method, "uncertainty", self.params), x, batch_size)
+        return (variance * self.target_scale**2).astype(np.float32)
 
     def interpolate(self, x: ArrayLike, t: float, *, batch_size: int = 16_384) -> np.ndarray:
-        """Positions of source cells on their straight paths to the target (McCann's interpolation).
+        """Positions of source cells on their way to the target: the flow's, or straight ones (McCann's interpolation).
 
         Parameters
         ----------
@@ -91,15 +202,37 @@ class TransportMap:
         -------
         Their positions, shape ``(n, dim)``, float32.
         """
-        _check_time(t)
-        x = np.asarray(x)
-        return ((1 - t) * x + t * self.push(x, batch_size=batch_size)).astype(np.float32)
+        return self.trajectory(x, [t], batch_size=batch_size)[0]
+
+    def trajectory(self, x: ArrayLike, ts: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
+        """Positions of source cells at several times of their way to the target.
+
+        Parameters
+        ----------
+        x
+            Source cells, shape ``(n, dim)``.
+        ts
+            Times in [0, 1], in any order, shape ``(k,)``.
+        batch_size
+            Cells mapped at a time, which bounds memory.
+
+        Returns
+        -------
+        Their positions, shape ``(k, n, dim)``, float32.
+        """
+        self._require_way("positions in between")
+        positions = np.empty((len(ts), *np.shape(x)), np.float32)
+        for i, t in enumerate(ts):
+            _check_time(t)
+            function = partial(_at_time, self.method, "interpolate", self.params, np.float32(t))
+            positions[i] = np.asarray(x) if t == 0 else self._target(self._in_blocks(function, x, batch_size))
+        return positions
 
     def velocity(self, x: ArrayLike, t: float = 0.0, *, batch_size: int = 2_048) -> np.ndarray:
         """Velocity of the cell that passes through ``x`` at time ``t``, per unit of the way from source to target.
 
-        Cells move on straight lines, so this is the displacement of the source cell whose line runs through ``x``; it
-        is found by Newton's method, and is ``x`` itself at ``t = 0``.
+        Of a flow, this is its velocity field. Other methods move cells on straight lines: it is the displacement of the
+        source cell whose line runs through ``x``, found by Newton's method, and is ``x`` itself at ``t = 0``.
 
         Parameters
         ----------
@@ -120,9 +253,14 @@ class TransportMap:
             If for some position no such source cell was found.
         """
         _check_time(t)
+        self._require_way("a velocity")
+        if hasattr(self.method, "velocity"):
+            function = partial(_at_time, self.method, "velocity", self.params, np.float32(t))
+            return (self._in_blocks(function, x, batch_size) * self.scale).astype(np.float32)
         departure = np.asarray(x)
         if t > 0:
-            departure = self._in_blocks(partial(_departure, self.method, self.params, t), departure, batch_size)
+            departure = self._in_blocks(partial(departures, self.method, self.params, t), departure, batch_size)
+            departure = departure * self.scale + self.shift
             error = np.abs(self.interpolate(departure, t) - x).max(initial=0.0) / self.scale
             if not error <= NEWTON_TOLERANCE:
                 raise ConvergenceError(
@@ -131,20 +269,71 @@ class TransportMap:
                 )
         return (self.push(departure, batch_size=batch_size) - departure).astype(np.float32)
 
-    def _in_blocks(self, function: Callable[[np.ndarray], jax.Array], x: ArrayLike, batch_size: int) -> np.ndarray:
+    def log_density_change(self, x: ArrayLike, t: float = 1.0, *, batch_size: int = 2_048) -> np.ndarray:
+        """How much denser a cell's neighbourhood becomes on its way: ``log p_t(x_t) − log p_0(x)``.
+
+        Of a flow, minus the divergence of its velocity along the way; of other maps, minus the logarithm of the
+        determinant of the Jacobian of ``interpolate``. It counts the same cells in more or less room; that cells become
+        more or fewer is what the coupling's weights say.
+
+        Parameters
+        ----------
+        x
+            Source cells, shape ``(n, dim)``.
+        t
+            Time in [0, 1].
+        batch_size
+            Cells at a time, which bounds memory.
+
+        Returns
+        -------
+        Changes of the natural logarithm, shape ``(n,)``, float32; infinite where a map folds space flat.
+        """
+        _check_time(t)
+        self._require_way("a density")
+        if t == 0:
+            return np.zeros(len(x), np.float32)
+        direction = "log_density_change" if hasattr(self.method, "log_density_change") else "interpolate"
+        function = _at_time if direction == "log_density_change" else _log_jacobian
+        return self._in_blocks(partial(function, self.method, direction, self.params, np.float32(t)), x, batch_size)
+
+    def _require_way(self, what: str) -> None:
+        if not self.same_space:
+            raise TypeError(
+                f"A map between spaces has no way from a cell to its image, so there is no such thing as {what}. Use "
+                "`push` or `sample`."
+            )
+
+    def _target(self, image: np.ndarray) -> np.ndarray:
+        return (image * self.target_scale + self.target_shift).astype(np.float32)
+
+    def _in_blocks(
+        self,
+        function: Callable,
+        x: ArrayLike,
+        batch_size: int,
+        *,
+        side: str = "source",
+        per_cell: jax.Array | None = None,
+    ) -> np.ndarray:
+        """Apply ``function`` to blocks of cells in the coordinates of training, and return its answers in these."""
         x = np.asarray(x)
-        if x.ndim != 2 or x.shape[1] != len(self.shift):
-            raise ValueError(f"Expected cells of shape (n, {len(self.shift)}), as in the fit, found {x.shape}.")
+        shift, scale = (self.shift, self.scale) if side == "source" else (self.target_shift, self.target_scale)
+        if x.ndim != 2 or x.shape[1] != len(shift):
+            raise ValueError(f"Expected cells of shape (n, {len(shift)}), as in the fit, found {x.shape}.")
         if batch_size < 1:
             raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
-        out = np.empty(x.shape, np.float32)
-        for start in range(0, len(x), batch_size):
-            block = (x[start : start + batch_size] - self.shift) / self.scale
+        out = []
+        # Of no cells, one block that is cut off: it tells the shape of an answer.
+        for start in range(0, max(1, len(x)), batch_size):
+            block = (x[start : start + batch_size] - shift) / scale
             # Blocks are padded to a power of two, so that calls of any size share few compiled programs.
-            padded = np.zeros((min(batch_size, 1 << max(0, len(block) - 1).bit_length()), x.shape[1]), np.float32)
+            size = min(batch_size, 1 << max(0, len(block) - 1).bit_length())
+            padded = np.zeros((size, x.shape[1]), np.float32)
             padded[: len(block)] = block
-            out[start : start + len(block)] = np.asarray(function(padded))[: len(block)] * self.scale + self.shift
-        return out
+            extra = () if per_cell is None else (_padded_keys(per_cell[start : start + batch_size], size),)
+            out.append(np.asarray(function(padded, *extra))[: len(block)])
+        return np.concatenate(out)
 
 
 # Compiled for the method, not for its bound function: equal methods are equal, their bound functions are not.
@@ -153,23 +342,28 @@ def _apply(method: Method, direction: str, params: Any, x: jax.Array) -> jax.Arr
     return getattr(method, direction)(params, x)
 
 
+@partial(jax.jit, static_argnames=("method", "direction"))
+def _at_time(method: Method, direction: str, params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
+    return getattr(method, direction)(params, x, t)
+
+
 @partial(jax.jit, static_argnames=("method",))
-def _departure(method: Method, params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
-    """Source cells ``z`` with ``(1 − t) z + t push(z) = x``, by Newton steps halved until the error falls."""
+def _sample(method: Method, params: Any, x: jax.Array, keys: jax.Array) -> jax.Array:
+    return method.sample(params, x, keys)
 
-    def one(position: jax.Array) -> jax.Array:
-        def error(z: jax.Array) -> jax.Array:
-            return (1 - t) * z + t * method.push(params, z[None])[0] - position
 
-        def step(z: jax.Array, _) -> tuple[jax.Array, None]:
-            direction = jnp.linalg.solve(jax.jacfwd(error)(z), error(z))
-            candidates = z - 0.5 ** jnp.arange(8)[:, None] * direction
-            errors = jax.vmap(lambda c: jnp.sum(error(c) ** 2))(candidates)
-            return candidates[jnp.nanargmin(errors)], None
+@partial(jax.jit, static_argnames=("method", "direction"))
+def _log_jacobian(method: Method, direction: str, params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
+    jacobian = jax.vmap(jax.jacfwd(lambda cell: getattr(method, direction)(params, cell[None], t)[0]))(x)
+    return -jnp.linalg.slogdet(jacobian)[1]
 
-        return jax.lax.scan(step, position, length=NEWTON_STEPS)[0]
 
-    return jax.vmap(one)(x)
+def _padded_keys(keys: jax.Array, size: int) -> jax.Array:
+    return (
+        keys[jnp.minimum(jnp.arange(size), max(0, len(keys) - 1))]
+        if len(keys)
+        else jax.random.split(jax.random.key(0), size)
+    )
 
 
 def _check_time(t: float) -> None:

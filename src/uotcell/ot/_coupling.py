@@ -77,6 +77,16 @@ class UnbalancedCoupling:
     marginal_error: float
 
     @property
+    def target_shift(self) -> np.ndarray:
+        """What was subtracted from target cells: the same as from source cells."""
+        return self.shift
+
+    @property
+    def same_space(self) -> bool:
+        """Whether source and target cells have the same features."""
+        return True
+
+    @property
     def transported_mass(self) -> float:
         """Total mass of the plan in the KL(π | a⊗b) convention, independent of the number of cells."""
         return float(np.asarray(self.source_weights, np.float64).sum())

@@ -131,6 +131,12 @@ class PointGeometry(Geometry):
         self.x, self.y, self.a, self.b, self.cost_fn, self.scale, self.tile = x, y, a, b, cost_fn, scale, tile
         self._dense = pairwise_cost(cost_fn, x, y) / scale if tile is None else None
 
+    def cost_rows(self, rows: jax.Array) -> jax.Array:
+        """Rows of the cost matrix in units of ``scale``, for source points given by their numbers."""
+        if self._dense is not None:
+            return self._dense[rows]
+        return pairwise_cost(self.cost_fn, self.x[rows], self.y) / self.scale
+
     @property
     def shape(self) -> tuple[int, int]:
         """Numbers of source and target points."""

@@ -11,13 +11,12 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike
 
-from uotcell.methods import ICNN, Method, MongeGap, TransportMap
+from uotcell.methods import Method, TransportMap
 from uotcell.ot import UnbalancedCoupling
 from uotcell.ot._inputs import as_key
 from uotcell.problems._representation import align_features, check_representation, representation
 from uotcell.train import History
 
-METHODS: dict[str, type[Method]] = {"icnn": ICNN, "monge_gap": MongeGap}
 DEFAULT_TAU = 0.95
 RECORDED_PACKAGES = ("uotcell", "jax", "flax", "optax", "ott-jax", "anndata", "numpy")
 
@@ -116,15 +115,6 @@ class FittedPair:
     def label(self) -> str:
         """Name of the pair in ``.uns``; h5ad and zarr keys hold no slash."""
         return f"{self.source}_{self.target}".replace("/", "-")
-
-
-def resolve_method(method: str | Method) -> Method:
-    """Turn a method name into its defaults; pass a method through."""
-    if isinstance(method, Method):
-        return method
-    if method not in METHODS:
-        raise ValueError(f"Expected `method` to be one of {sorted(METHODS)} or a `Method`, found {method!r}.")
-    return METHODS[method]()
 
 
 def check_key_added(key_added: str) -> None:

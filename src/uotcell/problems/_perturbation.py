@@ -13,10 +13,10 @@ from ott.geometry.costs import CostFn
 from tqdm import tqdm
 
 from uotcell._errors import ConvergenceError
-from uotcell.methods import Method, TransportMap
+from uotcell.methods import Method, TransportMap, resolve_method
 from uotcell.ot import UnbalancedCoupling, solve_unbalanced
 from uotcell.ot._inputs import as_key, as_points
-from uotcell.problems._base import DEFAULT_TAU, Problem, check_key_added, plain_rng, resolve_method
+from uotcell.problems._base import DEFAULT_TAU, Problem, check_key_added, plain_rng
 from uotcell.problems._conditions import Stratum, check_store, listed, pair_name, slot_name, stratum_label
 from uotcell.problems._decode import resolve_decoder
 from uotcell.problems._held_out import held_out_quality

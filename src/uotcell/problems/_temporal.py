@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
 
 from uotcell._errors import ConvergenceError
-from uotcell.methods import Method
+from uotcell.methods import Method, resolve_method
 from uotcell.ot import solve_unbalanced
 from uotcell.ot._inputs import as_key
 from uotcell.problems._base import (
@@ -23,7 +23,6 @@ from uotcell.problems._base import (
     package_versions,
     plain,
     plain_rng,
-    resolve_method,
 )
 from uotcell.problems._pairs import choose_pairs
 from uotcell.problems._representation import check_representation, representation

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +13,47 @@ from ott.geometry.costs import CostFn
 from uotcell.methods import Batch, PairSummary
 from uotcell.ot import UnbalancedCoupling
 from uotcell.ot._geometry import PointGeometry
-from uotcell.ot._sampling import AliasTable, alias_table, draw
-from uotcell.ot._sinkhorn import sinkhorn
+from uotcell.ot._sampling import AliasTable, alias_table, draw, draw_columns
+from uotcell.ot._sinkhorn import SinkhornSolution, sinkhorn
 
 # Cells per side from which methods take units of cost.
 PRIOR_CELLS = 512
+# Target cells kept for every source cell, at even steps of its row of the plan, for methods that train on pairs.
+POOL_SIZE = 128
 BATCH_SWEEPS, BATCH_THRESHOLD = 2_000, 1e-3
+
+
+class Frame(NamedTuple):
+    """Coordinates of training, ``(cells − shift) / scale`` on each side; one and the same where sides share a space."""
+
+    shift: Any
+    scale: Any
+    target_shift: Any
+    target_scale: Any
+
+    def source(self, x):
+        """Source cells in the coordinates of training."""
+        return (x - self.shift) / self.scale
+
+    def target(self, y):
+        """Target cells in the coordinates of training."""
+        return (y - self.target_shift) / self.target_scale
 
 
 class TrainingData(NamedTuple):
     """Training cells, padded so that pairs of similar size share compiled programs.
 
-    ``x, y`` are in the coupling's coordinates; training sees ``(x − shift) / scale``. The tables draw rows in
-    proportion to the rescaled weights, or to the prior masses when batches are rescaled one by one.
+    ``x, y`` are in the coupling's coordinates; training sees them in ``frame``. The tables draw rows in proportion to
+    the rescaled weights, or to the prior masses when batches are rescaled one by one. ``partners`` holds a pool of
+    target rows for every source row, for methods that train on pairs; without any it has no column.
     """
 
     x: jax.Array
     y: jax.Array
     source_table: AliasTable
     target_table: AliasTable
-    shift: jax.Array
-    scale: jax.Array
+    partners: jax.Array
+    frame: Frame
 
 
 class HeldOut(NamedTuple):
@@ -73,60 +93,90 @@ def training_data(
     columns: np.ndarray,
     *,
     rescaling: str,
+    samples: str = "marginals",
     sizes: tuple[int, int] | None = None,
-) -> tuple[TrainingData, PairSummary]:
-    """Put the given cells on the device, padded to ``sizes``; return them with what a method may know of the pair."""
+    rng: jax.Array | None = None,
+) -> tuple[TrainingData, PairSummary, Frame]:
+    """Put the given cells on the device, padded to ``sizes``.
+
+    Returns them with what a method may know of the pair, and the frame that leads back to the original coordinates.
+    """
     x, y = np.asarray(coupling.x)[rows], np.asarray(coupling.y)[columns]
     a, b = np.asarray(coupling.source_weights)[rows], np.asarray(coupling.target_weights)[columns]
     prior = np.asarray(coupling.a)[rows], np.asarray(coupling.b)[columns]
     (mean_x, cov_x), (mean_y, cov_y) = _moments(x, a), _moments(y, b)
-    shift = (mean_x + mean_y) / 2
-    scale = float(np.sqrt((np.trace(cov_x) + np.trace(cov_y)) / (2 * len(shift))))
-    # Measures without spread (one cell each) leave no scale to take; their distance, or one, will do.
-    scale = scale or float(np.linalg.norm(mean_x - mean_y)) or 1.0
+    if coupling.same_space:
+        shift = (mean_x + mean_y) / 2
+        scale = float(np.sqrt((np.trace(cov_x) + np.trace(cov_y)) / (2 * len(shift))))
+        # Measures without spread (one cell each) leave no scale to take; their distance, or one, will do.
+        scale = scale or float(np.linalg.norm(mean_x - mean_y)) or 1.0
+        frame = Frame(shift, scale, shift, scale)
+    else:
+        frame = Frame(mean_x, _spread(cov_x), mean_y, _spread(cov_y))
     summary = PairSummary(
-        (mean_x - shift) / scale,
-        cov_x / scale**2,
-        (mean_y - shift) / scale,
-        cov_y / scale**2,
+        frame.source(mean_x),
+        cov_x / frame.scale**2,
+        frame.target(mean_y),
+        cov_y / frame.target_scale**2,
         tuple(_effective_size(weights) for weights in (a, b)),
-        tuple((_systematic_draw(cells, mass) - shift) / scale for cells, mass in zip((x, y), prior, strict=True)),
-        shift + coupling.shift,
-        scale,
+        (frame.source(_systematic_draw(x, prior[0])), frame.target(_systematic_draw(y, prior[1]))),
+        frame.shift + coupling.shift,
+        frame.scale,
     )
     if rescaling == "minibatch":
         a, b = prior
     sizes = (bucket(len(rows)), bucket(len(columns))) if sizes is None else sizes
+    if samples == "pairs" and rescaling == "global":
+        pool = coupling.sample_partners(rng, rows, columns, POOL_SIZE)
+    else:
+        pool = np.zeros((len(rows), 0), np.int32)
     data = TrainingData(
-        *(_pad(points, size) for points, size in zip((x, y), sizes, strict=True)),
+        *(pad(points, size) for points, size in zip((x, y), sizes, strict=True)),
         *(alias_table(mass, size=size) for mass, size in zip((a, b), sizes, strict=True)),
-        jnp.asarray(shift, jnp.float32),
-        jnp.asarray(scale, jnp.float32),
+        pad(pool, sizes[0]),
+        Frame(*(jnp.asarray(part, jnp.float32) for part in frame)),
     )
-    return data, summary
+    original = frame._replace(
+        shift=frame.shift + coupling.shift, target_shift=frame.target_shift + coupling.target_shift
+    )
+    return data, summary, original
 
 
 def held_out(
     points: Sequence[np.ndarray], weights: Sequence[np.ndarray], data: TrainingData, sizes: tuple[int, int]
 ) -> HeldOut:
     """Put cells of both sides, in the coupling's coordinates, on the device with their weights."""
-    x, y = ((_pad(side, size) - data.shift) / data.scale for side, size in zip(points, sizes, strict=True))
-    return HeldOut(x, y, *(_pad(side, size) for side, size in zip(weights, sizes, strict=True)))
+    x, y = (pad(side, size) for side, size in zip(points, sizes, strict=True))
+    x, y = data.frame.source(x), data.frame.target(y)
+    return HeldOut(x, y, *(pad(side, size) for side, size in zip(weights, sizes, strict=True)))
 
 
 def draw_global(rng: jax.Array, data: TrainingData, shape: tuple[int, int]) -> Batch:
     """Draw batches from the rescaled measures: table look-ups."""
     rng_source, rng_target = jax.random.split(rng)
     x, y = data.x[draw(rng_source, data.source_table, shape)], data.y[draw(rng_target, data.target_table, shape)]
-    return Batch((x - data.shift) / data.scale, (y - data.shift) / data.scale)
+    return Batch(data.frame.source(x), data.frame.target(y))
+
+
+def draw_pairs(rng: jax.Array, data: TrainingData, shape: tuple[int, int]) -> Batch:
+    """Draw batches of pairs from the plan: a source cell by its weight, then one of its pool."""
+    rng_source, rng_partner = jax.random.split(rng)
+    rows = draw(rng_source, data.source_table, shape)
+    columns = data.partners[rows, jax.random.randint(rng_partner, shape, 0, data.partners.shape[-1])]
+    return Batch(data.frame.source(data.x[rows]), data.frame.target(data.y[columns]))
 
 
 def draw_minibatch(
-    rng: jax.Array, data: TrainingData, shape: tuple[int, int], problem: BatchProblem, tau: tuple[float, float]
+    rng: jax.Array,
+    data: TrainingData,
+    shape: tuple[int, int],
+    problem: BatchProblem,
+    tau: tuple[float, float],
+    samples: str,
 ) -> tuple[Batch, jax.Array]:
-    """Draw batches from the prior measures and rescale each by a coupling of its own, as published.
+    """Draw batches from the prior measures and resample each by a coupling of its own, as published.
 
-    Returns the batches and the largest marginal error of their couplings.
+    Returns the batches, pairs or independent draws, and the largest marginal error of their couplings.
     """
     n_batches, batch_size = shape
 
@@ -134,27 +184,40 @@ def draw_minibatch(
         rng_x, rng_y, rng_row, rng_column = jax.random.split(key, 4)
         x = data.x[draw(rng_x, data.source_table, (batch_size,))]
         y = data.y[draw(rng_y, data.target_table, (batch_size,))]
-        source, target, error = rescale_batch(x, y, problem, tau)
-        rows = jax.random.categorical(rng_row, jnp.log(source), shape=(batch_size,))
-        columns = jax.random.categorical(rng_column, jnp.log(target), shape=(batch_size,))
-        return x[rows], y[columns], error
+        solution, log_plan = couple_batch(x, y, problem, tau)
+        rows = jax.random.categorical(rng_row, jnp.log(solution.source_weights), shape=(batch_size,))
+        if samples == "pairs":
+            columns = draw_columns(rng_column, log_plan(rows))
+        else:
+            columns = jax.random.categorical(rng_column, jnp.log(solution.target_weights), shape=(batch_size,))
+        return x[rows], y[columns], solution.marginal_error
 
     x, y, errors = jax.lax.map(one, jax.random.split(rng, n_batches))
-    return Batch((x - data.shift) / data.scale, (y - data.shift) / data.scale), errors.max()
+    return Batch(data.frame.source(x), data.frame.target(y)), errors.max()
 
 
-def rescale_batch(x: jax.Array, y: jax.Array, problem: BatchProblem, tau: tuple[float, float]):
-    """Rescaled weights of a batch drawn from the prior measures, and the marginal error of its coupling."""
+def couple_batch(
+    x: jax.Array, y: jax.Array, problem: BatchProblem, tau: tuple[float, float]
+) -> tuple[SinkhornSolution, Callable]:
+    """Solve the coupling of a batch drawn from the prior measures.
+
+    Returns the solution, and a function from row numbers to those rows of the plan, as logarithms up to a constant.
+    """
     a, b = (jnp.full(len(p), mass / len(p)) for p, mass in zip((x, y), problem.mass, strict=True))
     geometry = PointGeometry(x, y, a, b, problem.cost_fn, problem.cost_scale, problem.epsilon)
     solution = sinkhorn(geometry, tau=tau, threshold=BATCH_THRESHOLD, max_iterations=BATCH_SWEEPS)
-    return solution.source_weights, solution.target_weights, solution.marginal_error
+    return solution, lambda rows: (solution.g - geometry.cost_rows(rows)) / problem.epsilon
 
 
 def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points, weights = points.astype(np.float64), weights.astype(np.float64) / weights.sum(dtype=np.float64)
     mean = weights @ points
     return mean, (weights * (points - mean).T) @ (points - mean)
+
+
+def _spread(cov: np.ndarray) -> float:
+    """Root mean square spread per dimension; one where there is none."""
+    return float(np.sqrt(np.trace(cov) / len(cov))) or 1.0
 
 
 def _effective_size(weights: np.ndarray) -> float:
@@ -175,7 +238,8 @@ def bucket(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _pad(array: np.ndarray, size: int) -> jax.Array:
-    out = np.zeros((size, *array.shape[1:]), np.float32)
+def pad(array: np.ndarray, size: int) -> jax.Array:
+    """Put an array on the device with rows of zeros behind it."""
+    out = np.zeros((size, *array.shape[1:]), np.int32 if array.dtype.kind == "i" else np.float32)
     out[: len(array)] = array
     return jnp.asarray(out)

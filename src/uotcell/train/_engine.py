@@ -72,7 +72,8 @@ def fit(
     patience
         Stop after this many records without a better one.
     ema_decay
-        Average parameters exponentially with this decay (bias-corrected) and use the average.
+        Average parameters exponentially with this decay (bias-corrected) and use the average; 0 uses the last ones.
+        By default what suits the method: 0.999 for flows, none for the others.
     source_noise
         Standard deviation of Gaussian noise added to the source cells of every batch, in units of the root mean
         square spread per dimension. Smooths the map between few cells in many dimensions, at the price of a
@@ -149,9 +150,13 @@ def fit_many(
         If a loss, a batch's coupling or the validation divergence of a pair is not finite; the message names it.
     """
     couplings = list(couplings)
-    if method.samples != "marginals":
-        raise ValueError(f"Expected a method that trains on 'marginals', found {method.name!r}, on {method.samples!r}.")
     _check_pairs(couplings, rescaling, rng, valid, names)
+    same_space = couplings[0].same_space
+    if not (same_space or method.crosses_spaces):
+        raise ValueError(
+            f"Expected a method that maps between spaces, as source and target have different features, found "
+            f"{method.name!r}. Use `GENOT`."
+        )
     if valid is not None and valid_fraction is not None:
         raise ValueError(
             f"Expected one of `valid` and `valid_fraction`, found both (valid_fraction={valid_fraction}). "
@@ -161,11 +166,12 @@ def fit_many(
     _check_arguments(
         n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size
     )
+    ema_decay = method.default_ema_decay if ema_decay is None else ema_decay
     warn_if_gpu_unused()
 
     n_pairs = len(couplings)
     rngs = rng if isinstance(rng, Sequence) else [jax.random.fold_in(as_key(rng), i) for i in range(n_pairs)]
-    pairs, coordinates = prepare_pairs(
+    pairs, frames = prepare_pairs(
         method, couplings, rngs, rescaling=rescaling, valid=valid, valid_fraction=0.0 if valid else valid_fraction
     )
     settings = Settings(
@@ -175,7 +181,7 @@ def fit_many(
         rescaling=rescaling,
         # Batches of rescaled measures know no τ: leaving it out lets fits of all τ share one program.
         tau=couplings[0].tau if rescaling == "minibatch" else None,
-        ema_decay=ema_decay,
+        ema_decay=ema_decay or None,
         source_noise=float(source_noise),
         lockstep=in_lockstep(),
     )
@@ -197,18 +203,20 @@ def fit_many(
                 pairs=stack([pairs[min(i, n_pairs - 1)] for i in range(start, start + size)]),
                 histories=histories[members],
                 patience=patience,
+                same_space=same_space,
             )
             fitted += train_group(group, bar)
     maps = [
-        TransportMap(method=method, params=params, shift=shift, scale=scale)
-        for params, (shift, scale) in zip(fitted, coordinates, strict=True)
+        TransportMap(method=method, params=params, **frame._asdict())
+        for params, frame in zip(fitted, frames, strict=True)
     ]
     return list(zip(maps, histories, strict=True))
 
 
 def _valid_epsilon(coupling: UnbalancedCoupling) -> float:
-    # Where all cells coincide, any unit will do.
-    return VALID_EPSILON * (mean_squared_distance(coupling.x, coupling.y, coupling.a, coupling.b) or 1.0)
+    # Between spaces, distances within the target; where all cells coincide, any unit will do.
+    x, a = (coupling.x, coupling.a) if coupling.same_space else (coupling.y, coupling.b)
+    return VALID_EPSILON * (mean_squared_distance(x, coupling.y, a, coupling.b) or 1.0)
 
 
 def _pairs_that_fit(pair: Pair, batch_cells: int) -> int:
@@ -221,9 +229,9 @@ def _pairs_that_fit(pair: Pair, batch_cells: int) -> int:
 def _check_pairs(couplings, rescaling: str, rng, valid, names) -> None:
     if not couplings:
         raise ValueError("Expected at least one coupling, found none.")
-    dims = {coupling.x.shape[1] for coupling in couplings}
+    dims = {(coupling.x.shape[1], coupling.y.shape[1], coupling.same_space) for coupling in couplings}
     if len(dims) > 1:
-        raise ValueError(f"Expected couplings of one dimension, found {sorted(dims)}.")
+        raise ValueError(f"Expected couplings of one dimension, found {sorted({dim for dim, *_ in dims})}.")
     taus = {coupling.tau for coupling in couplings}
     if rescaling == "minibatch" and len(taus) > 1:
         raise ValueError(f"Expected couplings of one tau with rescaling='minibatch', found {sorted(taus)}.")
@@ -239,8 +247,8 @@ def _check_arguments(
         raise ValueError(f"Expected `rescaling` to be 'global' or 'minibatch', found {rescaling!r}.")
     if not 0 <= valid_fraction < 1:
         raise ValueError(f"Expected `valid_fraction` to be in [0, 1), found {valid_fraction}.")
-    if ema_decay is not None and not 0 < ema_decay < 1:
-        raise ValueError(f"Expected `ema_decay` to be in (0, 1), found {ema_decay}.")
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"Expected `ema_decay` to be in [0, 1), found {ema_decay}.")
     if not 0 <= source_noise < np.inf:
         raise ValueError(f"Expected `source_noise` to be a non-negative number, found {source_noise}.")
     counts = {"n_iters": n_iters, "batch_size": batch_size, "log_every": log_every, "patience": patience}

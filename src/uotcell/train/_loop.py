@@ -32,11 +32,12 @@ class Group:
     pairs: Pair
     histories: list[History]
     patience: int | None
+    same_space: bool
 
     @property
     def n_padded(self) -> int:
         """Pairs including padding."""
-        return len(self.pairs.run.data.scale)
+        return len(self.pairs.run.data.frame.scale)
 
 
 def train_group(group: Group, bar: tqdm) -> list[Any]:
@@ -95,7 +96,7 @@ def _validate_map(group: Group, params: Any) -> np.ndarray:
 
 def _validate(group: Group, image: jax.Array) -> np.ndarray:
     """Return validation divergences in units of the squared representation; NaN where one did not converge."""
-    scale = np.asarray(group.pairs.run.data.scale, np.float64)
+    scale = np.asarray(group.pairs.run.data.frame.target_scale, np.float64)
     epsilon = np.ones(group.n_padded)
     epsilon[: len(group.names)] = [history.valid_epsilon for history in group.histories]
     epsilon = jnp.asarray(epsilon / scale**2, jnp.float32)
@@ -104,8 +105,9 @@ def _validate(group: Group, image: jax.Array) -> np.ndarray:
 
 
 def _record_baselines(group: Group) -> None:
-    """Record the validation divergence of the identity and of the entropic map."""
-    images = {"identity": group.pairs.valid.x, "entropic map": group.pairs.entropic_image}
+    """Record the validation divergence of the identity, where source and target share a space, and the entropic map."""
+    images = {"identity": group.pairs.valid.x} if group.same_space else {}
+    images["entropic map"] = group.pairs.entropic_image
     for name, image in images.items():
         for history, divergence in zip(group.histories, _validate(group, image), strict=False):
             history.baseline[name] = float(divergence)

@@ -13,11 +13,13 @@ from numpy.typing import ArrayLike
 from uotcell.methods import Method
 from uotcell.ot import UnbalancedCoupling
 from uotcell.ot._inputs import as_key, as_points
-from uotcell.train._data import BatchProblem, HeldOut, bucket, held_out, split_rows, training_data
+from uotcell.train._data import BatchProblem, Frame, HeldOut, bucket, held_out, split_rows, training_data
 from uotcell.train._program import PairRun
 
 # Most held-out cells per side that validation looks at: keeps it to a small part of a run.
 VALID_CELLS = 512
+# Folded into a pair's key for its pool of partners; steps fold in their number, which is never negative.
+POOL_KEY = 2**32 - 1
 
 
 class Pair(NamedTuple):
@@ -41,10 +43,10 @@ def prepare_pairs(
     rescaling: str,
     valid: Sequence[tuple[ArrayLike, ArrayLike]] | None,
     valid_fraction: float,
-) -> tuple[list[Pair], list[tuple[np.ndarray, float]]]:
+) -> tuple[list[Pair], list[Frame]]:
     """Split, weigh and pad the cells of every pair to the sizes of the largest, and draw its initial parameters.
 
-    Returns the pairs, and for each the shift and scale that lead from training to the original coordinates.
+    Returns the pairs, and for each the frame that leads from training to the original coordinates.
     """
     keys = [jax.random.split(as_key(rng), 4) for rng in rngs]
     splits = [
@@ -65,19 +67,23 @@ def prepare_pairs(
     sizes = _buckets([[len(rows) for rows, _ in split] for split in splits])
     valid_sizes = None if cells is None else _buckets([[len(side) for side in points] for points, _ in cells])
 
-    pairs, coordinates = [], []
+    pairs, frames = [], []
     for i, (coupling, split) in enumerate(zip(couplings, splits, strict=True)):
         rows, columns = (kept for kept, _ in split)
-        data, summary = training_data(coupling, rows, columns, rescaling=rescaling, sizes=sizes)
+        data, summary, frame = training_data(
+            coupling, rows, columns, rescaling=rescaling, samples=method.samples, sizes=sizes,
+            # Not one of the four keys, whose number decides what each of them is.
+            rng=jax.random.fold_in(keys[i][3], POOL_KEY),
+        )  # fmt: skip
         state = method.init(keys[i][2], coupling.x.shape[1], summary)
-        coordinates.append((summary.shift, summary.scale))
+        frames.append(frame)
         held, image = None, None
         if cells is not None:
             held = held_out(*cells[i], data, valid_sizes)
-            pushed = coupling.push(np.asarray(held.x) * summary.scale + summary.shift, columns=columns)
-            image = jnp.asarray((pushed - summary.shift) / summary.scale, jnp.float32)
+            pushed = coupling.push(np.asarray(held.x) * frame.scale + frame.shift, columns=columns)
+            image = jnp.asarray(frame.target(pushed), jnp.float32)
         pairs.append(Pair(state, PairRun(keys[i][3], data, BatchProblem.of(coupling)), held, image))
-    return pairs, coordinates
+    return pairs, frames
 
 
 def stack(pairs: Sequence[Pair]) -> Pair:
@@ -95,11 +101,11 @@ def _own(coupling: UnbalancedCoupling, rows: Sequence[np.ndarray]) -> tuple[list
 
 def _unseen(coupling: UnbalancedCoupling, sides: tuple[ArrayLike, ArrayLike]) -> tuple[list, list]:
     """Cells the coupling has not seen, and the weights its potentials give them."""
-    dim = coupling.x.shape[1]
-    x, y = (_thinned(as_points(side, f"valid {name}", dim=dim)) for side, name in zip(sides, "xy", strict=True))
+    dims = (coupling.x.shape[1], coupling.y.shape[1])
+    x, y = (_thinned(as_points(s, f"valid {name}", dim=d)) for s, name, d in zip(sides, "xy", dims, strict=True))
     if not (len(x) and len(y)):
         raise ValueError(f"Expected `valid` to hold cells of both sides of every pair, found {len(x)} and {len(y)}.")
-    return [x - coupling.shift, y - coupling.shift], [coupling.source_rescaling(x), coupling.target_rescaling(y)]
+    return [x - coupling.shift, y - coupling.target_shift], [coupling.source_rescaling(x), coupling.target_rescaling(y)]
 
 
 def _thinned(cells: np.ndarray) -> np.ndarray:

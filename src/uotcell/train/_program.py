@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from uotcell.methods import Method
 from uotcell.ot._divergence import sinkhorn_divergence
-from uotcell.train._data import BatchProblem, HeldOut, TrainingData, draw_global, draw_minibatch
+from uotcell.train._data import BatchProblem, HeldOut, TrainingData, draw_global, draw_minibatch, draw_pairs
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,11 @@ def _chunk_of_one_pair(settings: Settings, carry: Carry, first: jax.Array, n_ite
 
     def step(carry: Carry, i: jax.Array) -> tuple[Carry, tuple[dict, jax.Array]]:
         rng_draw, rng_update, rng_noise = jax.random.split(jax.random.fold_in(run.rng, i), 3)
-        if settings.rescaling == "global":
-            batch, error = draw_global(rng_draw, run.data, shape), jnp.zeros(())
+        if settings.rescaling == "minibatch":
+            batch, error = draw_minibatch(rng_draw, run.data, shape, run.problem, settings.tau, method.samples)
         else:
-            batch, error = draw_minibatch(rng_draw, run.data, shape, run.problem, settings.tau)
+            draw = draw_pairs if method.samples == "pairs" else draw_global
+            batch, error = draw(rng_draw, run.data, shape), jnp.zeros(())
         if settings.source_noise:
             noise = settings.source_noise * jax.random.normal(rng_noise, batch.source.shape)
             batch = batch._replace(source=batch.source + noise)
@@ -116,8 +117,9 @@ def averaged(settings: Settings, carry: Carry, step: int) -> Any:
 
 @partial(jax.jit, static_argnames=("method",))
 def push_pairs(method: Method, params: Any, x: jax.Array) -> jax.Array:
-    """Images of cells of every pair, ``(n_pairs, n, dim)``, by its own parameters."""
-    return jax.vmap(method.push)(params, x)
+    """Images of cells of every pair, ``(n_pairs, n, dim)``, by its own parameters; draws where images are random."""
+    keys = jax.random.split(jax.random.key(0), x.shape[1])
+    return jax.vmap(lambda p, cells: method.sample(p, cells, keys))(params, x)
 
 
 @partial(jax.jit, static_argnames=("lockstep",))

@@ -1,0 +1,62 @@
+"""Methods by name, ours and those of users."""
+
+from __future__ import annotations
+
+from uotcell.methods._base import Method
+from uotcell.methods._flow_matching import FlowMatching
+from uotcell.methods._genot import GENOT
+from uotcell.methods._icnn import ICNN
+from uotcell.methods._monge_gap import MongeGap
+
+METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (ICNN, MongeGap, FlowMatching, GENOT)}
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Make a method known by its name, as a decorator: in calls, in benchmarks and when a saved map is loaded.
+
+    Parameters
+    ----------
+    method
+        Frozen dataclass that derives from :class:`~uotcell.methods.Method`, with a ``name`` no other method has.
+        Registering the same class again, as a notebook cell does that runs twice, replaces it.
+
+    Returns
+    -------
+    The class itself.
+
+    Raises
+    ------
+    TypeError
+        If it is no such class, or one of its functions is missing.
+    ValueError
+        If another class has its name.
+    """
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise TypeError(f"Expected a class that derives from `Method`, found {method!r}.")
+    if getattr(method, "__abstractmethods__", None):
+        raise TypeError(
+            f"Expected {method.__name__} to define {sorted(method.__abstractmethods__)}, found them missing."
+        )
+    params = getattr(method, "__dataclass_params__", None)
+    if params is None or not params.frozen or "__dataclass_params__" not in vars(method):
+        raise TypeError(
+            f"Expected {method.__name__} to be a frozen dataclass, as compiled programs are keyed by it. Decorate it "
+            "with `@dataclass(frozen=True, kw_only=True)` below `@register`."
+        )
+    for name in ("name", "samples"):
+        if not hasattr(method, name):
+            raise TypeError(f"Expected {method.__name__} to have a class attribute `{name}`, found none.")
+    known = METHODS.get(method.name)
+    if known is not None and (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
+        raise ValueError(f"Expected a `name` that no other method has, found {method.name!r} of {known.__qualname__}.")
+    METHODS[method.name] = method
+    return method
+
+
+def resolve_method(method: str | Method) -> Method:
+    """Turn a method name into its defaults; pass a method through."""
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"Expected `method` to be one of {sorted(METHODS)} or a `Method`, found {method!r}.")
+    return METHODS[method]()

@@ -1,0 +1,119 @@
+"""Train networks that stand for the mass multipliers of a coupling."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from uotcell._errors import ConvergenceError
+from uotcell.methods._rescaling import SIDES, RescalingNetworks, initial_params, multipliers
+from uotcell.ot import UnbalancedCoupling
+from uotcell.ot._inputs import as_key
+from uotcell.ot._sampling import AliasTable, alias_table, draw
+from uotcell.train._data import bucket, pad
+
+
+def fit_rescaling(
+    coupling: UnbalancedCoupling,
+    *,
+    hidden: tuple[int, ...] = (64, 64),
+    n_iters: int = 2_000,
+    batch_size: int = 512,
+    learning_rate: float = 3e-3,
+    mass_weight: float = 1.0,
+    rng: jax.Array | int = 0,
+) -> RescalingNetworks:
+    """Learn the mass multipliers of source and target cells, so that a map can be shipped without its cells.
+
+    Minimises ``E_a (η(x) − ã/a)² + w (E_a η(x) − m)²`` and the same on the target side: regression on the coupling's
+    multipliers, and the transported mass m matched in every batch (Eyring, Klein, Uscidda et al. 2024). All in units of
+    the mean multiplier.
+
+    Parameters
+    ----------
+    coupling
+        The solved pair.
+    hidden
+        Widths of the layers of both networks.
+    n_iters, batch_size
+        Training steps, and cells per step and side.
+    learning_rate
+        Step size of Adam at the start; it falls to zero along a cosine.
+    mass_weight
+        w; 0 is regression alone.
+    rng
+        Key or seed.
+
+    Returns
+    -------
+    Both networks. Hand them to :meth:`uotcell.methods.TransportMap.with_rescaling` to save them with a map.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    uotcell.ConvergenceError
+        If training is not finite.
+    """
+    counts = {"n_iters": n_iters, "batch_size": batch_size, "hidden": min(hidden, default=0)}
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"Expected `{name}` to be at least 1, found {value!r}.")
+    if not learning_rate > 0 or not mass_weight >= 0:
+        raise ValueError(
+            "Expected a positive `learning_rate` and a non-negative `mass_weight`, found "
+            f"{learning_rate!r} and {mass_weight!r}."
+        )
+    sides = (
+        (coupling.x, coupling.a, coupling.source_weights, coupling.shift),
+        (coupling.y, coupling.b, coupling.target_weights, coupling.target_shift),
+    )
+    fitted: dict[str, dict] = {name: {} for name in ("params", "shift", "scale", "unit")}
+    for side, key, (cells, prior, weights, offset) in zip(SIDES, jax.random.split(as_key(rng)), sides, strict=True):
+        cells, prior, weights = (np.asarray(array, np.float64) for array in (cells, prior, weights))
+        center = np.average(cells, axis=0, weights=prior)
+        spread = float(np.sqrt(np.average(((cells - center) ** 2).mean(axis=1), weights=prior))) or 1.0
+        unit = weights.sum() / prior.sum()
+        multiplier = np.divide(weights, prior * unit, out=np.zeros_like(prior), where=prior > 0)
+        rng_init, rng_train = jax.random.split(key)
+        size = bucket(len(cells))
+        params, loss = _train(
+            tuple(hidden), initial_params(tuple(hidden), cells.shape[1], rng_init), rng_train,
+            pad((cells - center) / spread, size), pad(multiplier, size), alias_table(prior, size=size),
+            mass_weight, learning_rate, n_iters=int(n_iters), batch_size=int(batch_size),
+        )  # fmt: skip
+        if not np.isfinite(loss):
+            raise ConvergenceError(f"The {side} rescaling network diverged (loss {loss}). Lower `learning_rate`.")
+        values = {"params": params, "shift": center + offset, "scale": spread, "unit": float(unit)}
+        for name, value in values.items():
+            fitted[name][side] = value
+    return RescalingNetworks(hidden=tuple(hidden), **fitted)
+
+
+@partial(jax.jit, static_argnames=("hidden", "n_iters", "batch_size"))
+def _train(
+    hidden: tuple[int, ...], params: Any, rng: jax.Array, x: jax.Array, multiplier: jax.Array, table: AliasTable,
+    mass_weight: jax.Array, learning_rate: jax.Array, *, n_iters: int, batch_size: int,
+):  # fmt: skip
+    optimizer = optax.adam(1.0)
+
+    def step(carry, i):
+        params, state = carry
+        rows = draw(jax.random.fold_in(rng, i), table, (batch_size,))
+
+        def loss(params):
+            found = multipliers(hidden, params, x[rows])
+            return jnp.mean((found - multiplier[rows]) ** 2) + mass_weight * (found.mean() - 1) ** 2
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state)
+        factor = learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * i / n_iters))
+        return (optax.apply_updates(params, jax.tree.map(lambda u: factor * u, updates)), state), value
+
+    (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(n_iters))
+    return params, losses[-1]
