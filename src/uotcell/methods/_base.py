@@ -43,7 +43,7 @@ class PairSummary(NamedTuple):
         dims = (dim, dim if target_dim is None else target_dim)
         moments = [moment for d in dims for moment in (np.zeros(d), np.eye(d))]
         cells = tuple(np.linspace(-1.0, 1.0 + side, 3 * d).reshape(3, d) for side, d in enumerate(dims))
-        return cls(*moments, (np.inf, np.inf), cells, np.zeros(dim), 1.0)
+        return cls(*moments, (1e6, 1e6), cells, np.zeros(dim), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def save_map(transport_map: TransportMap, directory: str | Path) -> None:
             arrays |= _flat(f"rescaling/{side}", rescaling.params[side])
             for name in ("shift", "scale", "unit"):
                 arrays[f"rescaling/{side}/{name}"] = np.asarray(getattr(rescaling, name)[side], np.float64)
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     config = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -79,7 +79,7 @@ def load_map(directory: str | Path) -> dict[str, Any]:
     arrays = load(data)
     method = _decoded(**config["method"])
     shift, scale, target_shift, target_scale = (arrays[name] for name in FRAME)
-    summary = PairSummary.standard(len(shift), len(target_shift))
+    summary = PairSummary.standard(len(shift), len(target_shift)) if method.crosses_spaces else None
     template = jax.eval_shape(lambda: method.init(jax.random.key(0), len(shift), summary).params)
     rescaling = None
     if config["rescaling_hidden"] is not None:
@@ -106,7 +106,7 @@ def _config(path: Path) -> dict:
 
 
 def _encoded(method: Method) -> tuple[dict, dict]:
-    """Settings that are plain values, and the type names of those that only serve training and are not."""
+    """Return settings that are plain values, and the type names of those that only serve training and are not."""
     settings, left_out = {}, {}
     for field in fields(method):
         value = getattr(method, field.name)

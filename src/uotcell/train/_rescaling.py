@@ -17,6 +17,9 @@ from uotcell.ot._inputs import as_key
 from uotcell.ot._sampling import AliasTable, alias_table, draw
 from uotcell.train._data import bucket, pad
 
+# Fewer cells than this are moved at random several times.
+LEAST_CELLS = 8_192
+
 
 def fit_rescaling(
     coupling: UnbalancedCoupling,
@@ -26,13 +29,15 @@ def fit_rescaling(
     batch_size: int = 512,
     learning_rate: float = 3e-3,
     mass_weight: float = 1.0,
+    jitter: float = 0.25,
     rng: jax.Array | int = 0,
 ) -> RescalingNetworks:
     """Learn the mass multipliers of source and target cells, so that a map can be shipped without its cells.
 
-    Minimises ``E_a (η(x) − ã/a)² + w (E_a η(x) − m)²`` and the same on the target side: regression on the coupling's
-    multipliers, and the transported mass m matched in every batch (Eyring, Klein, Uscidda et al. 2024). All in units of
-    the mean multiplier.
+    Minimises ``E (η(x) − ã/a)² + w (E_a η(x) − m)²`` and the same on the target side: regression on the coupling's
+    multipliers, and the transported mass m matched in every batch (Eyring, Klein, Uscidda et al. 2024), all in units of
+    the mean multiplier. As the coupling has a multiplier for any cell, the regression is on cells moved at random, so
+    that few cells are not learned by heart.
 
     Parameters
     ----------
@@ -46,6 +51,8 @@ def fit_rescaling(
         Step size of Adam at the start; it falls to zero along a cosine.
     mass_weight
         w; 0 is regression alone.
+    jitter
+        Standard deviation of these moves, in units of the root mean square spread per dimension; 0 stays on the cells.
     rng
         Key or seed.
 
@@ -64,27 +71,31 @@ def fit_rescaling(
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"Expected `{name}` to be at least 1, found {value!r}.")
-    if not learning_rate > 0 or not mass_weight >= 0:
+    if not learning_rate > 0 or not mass_weight >= 0 or not jitter >= 0:
         raise ValueError(
-            "Expected a positive `learning_rate` and a non-negative `mass_weight`, found "
-            f"{learning_rate!r} and {mass_weight!r}."
+            "Expected a positive `learning_rate` and non-negative `mass_weight` and `jitter`, found "
+            f"{learning_rate!r}, {mass_weight!r} and {jitter!r}."
         )
     sides = (
-        (coupling.x, coupling.a, coupling.source_weights, coupling.shift),
-        (coupling.y, coupling.b, coupling.target_weights, coupling.target_shift),
+        (coupling.x, coupling.a, coupling.source_rescaling, coupling.shift),
+        (coupling.y, coupling.b, coupling.target_rescaling, coupling.target_shift),
     )
     fitted: dict[str, dict] = {name: {} for name in ("params", "shift", "scale", "unit")}
-    for side, key, (cells, prior, weights, offset) in zip(SIDES, jax.random.split(as_key(rng)), sides, strict=True):
-        cells, prior, weights = (np.asarray(array, np.float64) for array in (cells, prior, weights))
+    for side, key, (cells, prior, rescaling, offset) in zip(SIDES, jax.random.split(as_key(rng)), sides, strict=True):
+        cells, prior = (np.asarray(array, np.float64) for array in (cells, prior))
         center = np.average(cells, axis=0, weights=prior)
         spread = float(np.sqrt(np.average(((cells - center) ** 2).mean(axis=1), weights=prior))) or 1.0
-        unit = weights.sum() / prior.sum()
-        multiplier = np.divide(weights, prior * unit, out=np.zeros_like(prior), where=prior > 0)
-        rng_init, rng_train = jax.random.split(key)
+        unit = coupling.transported_mass / prior.sum()
+        rng_init, rng_train, rng_jitter = jax.random.split(key, 3)
+        n_copies = -(-LEAST_CELLS // len(cells))
+        noise = jitter * np.asarray(jax.random.normal(rng_jitter, (n_copies, *cells.shape)))
+        moved = cells + spread * noise
+        multiplier = np.stack([rescaling(copy + offset) for copy in moved], axis=1) / unit
         size = bucket(len(cells))
         params, loss = _train(
             tuple(hidden), initial_params(tuple(hidden), cells.shape[1], rng_init), rng_train,
-            pad((cells - center) / spread, size), pad(multiplier, size), alias_table(prior, size=size),
+            pad((cells - center) / spread, size), pad(np.moveaxis(moved - center, 0, 1) / spread, size),
+            pad(multiplier, size), alias_table(prior, size=size),
             mass_weight, learning_rate, n_iters=int(n_iters), batch_size=int(batch_size),
         )  # fmt: skip
         if not np.isfinite(loss):
@@ -97,18 +108,21 @@ def fit_rescaling(
 
 @partial(jax.jit, static_argnames=("hidden", "n_iters", "batch_size"))
 def _train(
-    hidden: tuple[int, ...], params: Any, rng: jax.Array, x: jax.Array, multiplier: jax.Array, table: AliasTable,
-    mass_weight: jax.Array, learning_rate: jax.Array, *, n_iters: int, batch_size: int,
+    hidden: tuple[int, ...], params: Any, rng: jax.Array, x: jax.Array, moved: jax.Array, multiplier: jax.Array,
+    table: AliasTable, mass_weight: jax.Array, learning_rate: jax.Array, *, n_iters: int, batch_size: int,
 ):  # fmt: skip
     optimizer = optax.adam(1.0)
 
     def step(carry, i):
         params, state = carry
-        rows = draw(jax.random.fold_in(rng, i), table, (batch_size,))
+        rng_rows, rng_copy = jax.random.split(jax.random.fold_in(rng, i))
+        rows = draw(rng_rows, table, (batch_size,))
+        copies = jax.random.randint(rng_copy, (batch_size,), 0, moved.shape[1])
 
         def loss(params):
-            found = multipliers(hidden, params, x[rows])
-            return jnp.mean((found - multiplier[rows]) ** 2) + mass_weight * (found.mean() - 1) ** 2
+            fit = multipliers(hidden, params, moved[rows, copies]) - multiplier[rows, copies]
+            mass = multipliers(hidden, params, x[rows]).mean() - 1
+            return jnp.mean(fit**2) + mass_weight * mass**2
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(gradient, state)
