@@ -85,7 +85,7 @@ def ipsc_cardio() -> ad.AnnData:
 
     Notes
     -----
-    Taken from the inputs of yutongo/TIGON, MIT. ``LICENSES.md`` next to the file has the full text.
+    Taken from the inputs of yutongo/TIGON, MIT. ``LICENSES.md`` next to the file has the terms.
 
     References
     ----------
