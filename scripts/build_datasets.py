@@ -44,7 +44,7 @@ def main() -> None:
             adata = build(read_source(args.source, source))
         path = args.out / f"{name}.h5ad"
         adata.write_h5ad(path, compression="gzip", compression_opts=9)
-        print(f"{path.name}: {adata.n_obs} cells x {adata.n_vars} genes, {path.stat().st_size:,} bytes")
+        print(f"{path.name}: {adata.n_obs} cells x {adata.n_vars} features, {path.stat().st_size:,} bytes")
     if args.only is None:
         shutil.copyfile(find_source(args.source, DRUG_COUNTS), args.out / DRUG_COUNTS)
 
@@ -52,14 +52,19 @@ def main() -> None:
 def find_source(folder: Path, name: str) -> Path:
     """Locate one published file, or say which files the folder holds instead."""
     if not (folder / name).is_file():
-        found = sorted(p.name for p in folder.glob("*") if p.suffix in (".h5ad", ".csv"))
+        found = sorted(p.name for p in folder.glob("*") if p.suffix in (".h5ad", ".npz", ".csv"))
         raise FileNotFoundError(f"Expected `--source` to hold {name}, found {found} in {folder}.")
     return folder / name
 
 
 def read_source(folder: Path, name: str) -> ad.AnnData:
-    """Read one published file."""
-    return ad.read_h5ad(find_source(folder, name))
+    """Read one published file; of an ``npz`` the coordinates ``X`` and the column ``day``."""
+    path = find_source(folder, name)
+    if path.suffix != ".npz":
+        return ad.read_h5ad(path)
+    with np.load(path) as arrays:
+        names = [f"cell{i}" for i in range(len(arrays["X"]))]
+        return ad.AnnData(arrays["X"], obs=pd.DataFrame({"day": arrays["day"]}, index=names))
 
 
 def build_reprogramming(raw: ad.AnnData) -> ad.AnnData:
@@ -175,6 +180,41 @@ def build_glioblastoma(raw: ad.AnnData) -> ad.AnnData:
     return adata
 
 
+def build_emt(raw: ad.AnnData) -> ad.AnnData:
+    """Epithelial-mesenchymal transition; only ten coordinates per cell were published, and the order of the times."""
+    adata = embedding_only(raw, time=raw.obs["time"])
+    adata.uns["dataset"] = {
+        "name": "emt",
+        "description": "A549 cells in the epithelial-mesenchymal transition under TGFB1, 10-d embedding, four times",
+        "citation": "Cook and Vanderhyden (2020), Nature Communications 11, 2142, doi:10.1038/s41467-020-16066-2",
+        "source": "https://github.com/zhenyiizhang/DeepRUOTv2, data",
+        "license": "MIT",
+        "time_key": "time",
+    }
+    return adata
+
+
+def build_ipsc_cardio(raw: ad.AnnData) -> ad.AnnData:
+    """Differentiation to cardiomyocytes, measured by qPCR; only four coordinates per cell were published."""
+    adata = embedding_only(raw, day=raw.obs["day"])
+    adata.uns["dataset"] = {
+        "name": "ipsc_cardio",
+        "description": "Human induced pluripotent stem cells to cardiomyocytes, 4-d embedding, days 0 to 5",
+        "citation": "Bargaje et al. (2017), PNAS 114(9), 2271-2276, doi:10.1073/pnas.1621412114",
+        "source": "https://github.com/yutongo/TIGON, Input",
+        "license": "MIT",
+        "time_key": "day",
+    }
+    return adata
+
+
+def embedding_only(raw: ad.AnnData, **columns: pd.Series) -> ad.AnnData:
+    """Start from data whose matrix is an embedding, and name its axes; the loader copies it to where it is sought."""
+    adata = empty_copy(raw, raw.X, **columns)
+    adata.var_names = [f"x{k}" for k in range(1, adata.n_vars + 1)]
+    return adata
+
+
 def empty_copy(raw: ad.AnnData, values: np.ndarray | sparse.csr_matrix, **columns: pd.Series) -> ad.AnnData:
     """Start from the matrix, the names and the given columns of the cells, and from nothing else of the file."""
     obs = pd.DataFrame(index=raw.obs_names.astype(str).rename(None))
@@ -221,6 +261,8 @@ DATASETS = {
     "crispr_screens": ("crispr_screens.h5ad", build_crispr_screens),
     "melanoma_4i": ("melanoma_4i_trametinib_erlotinib.h5ad", build_melanoma_4i),
     "glioblastoma": ("gbm_panobinostat.h5ad", build_glioblastoma),
+    "emt": ("emt_timecourse.h5ad", build_emt),
+    "ipsc_cardio": ("ipsc_cardio_4d.npz", build_ipsc_cardio),
 }
 
 

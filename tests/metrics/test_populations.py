@@ -14,6 +14,7 @@ NAMES = [
     "mean_rmse",
     "mmd",
     "variance_error",
+    "wasserstein",
     "wasserstein_1d",
 ]
 PERFECT = {"classifier_auc": 0.5, "mean_r2": 1.0}

@@ -3,6 +3,7 @@
 from uotcell.metrics._classifier import classifier_auc
 from uotcell.metrics._discrimination import discrimination_rank
 from uotcell.metrics._distribution import effective_sample_size, sinkhorn_divergence, wasserstein_1d
+from uotcell.metrics._foscttm import foscttm
 from uotcell.metrics._kernel import energy_distance, mmd
 from uotcell.metrics._mass import mass_by_cell_type, transported_mass
 from uotcell.metrics._monge_gap import monge_gap
@@ -14,6 +15,7 @@ from uotcell.metrics._perturbation import (
     variance_error,
 )
 from uotcell.metrics._trajectory import clonal_fate_accuracy, landing_shares, transition_share
+from uotcell.metrics._wasserstein import wasserstein
 
 __all__ = [
     "classifier_auc",
@@ -23,6 +25,7 @@ __all__ = [
     "drug_signature_error",
     "effective_sample_size",
     "energy_distance",
+    "foscttm",
     "landing_shares",
     "mass_by_cell_type",
     "mean_r2",
@@ -33,5 +36,6 @@ __all__ = [
     "transition_share",
     "transported_mass",
     "variance_error",
+    "wasserstein",
     "wasserstein_1d",
 ]
