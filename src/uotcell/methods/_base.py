@@ -70,6 +70,8 @@ class Method(ABC):
         row i of the source and row i of the target are a draw from the plan.
     crosses_spaces
         Whether source and target may have different features.
+    is_stochastic
+        Whether a cell has a distribution of images, of which ``push`` is the mean, and so an ``uncertainty``.
     training_only
         Options that a fitted map does not need. Where they are no plain values, saving a map leaves them out.
     default_n_iters, default_ema_decay
@@ -80,6 +82,7 @@ class Method(ABC):
     samples: ClassVar[Literal["marginals", "pairs"]]
     crosses_spaces: ClassVar[bool] = False
     training_only: ClassVar[frozenset[str]] = frozenset({"optimizer"})
+    is_stochastic: ClassVar[bool] = False
     default_n_iters: ClassVar[int] = 3_000
     default_ema_decay: ClassVar[float | None] = None
 
@@ -132,6 +135,10 @@ class Method(ABC):
         The way of a cell is differentiated by :meth:`TransportMap.log_density_change`.
         """
         return (1 - t) * x + t * self.push(params, x)
+
+    def interpolate_back(self, params: Any, y: jax.Array, t: jax.Array) -> jax.Array:
+        """Positions at time t in [0, 1] of cells that arrive at ``y``, where the method learns an inverse."""
+        return (1 - t) * self.pull(params, y) + t * y
 
     def default_optimizer(self) -> optax.GradientTransformation:
         """Return Adam with ``learning_rate``."""

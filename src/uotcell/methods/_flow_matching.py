@@ -73,6 +73,10 @@ class FlowMatching(FlowMethod):
         """Follow the flow until ``t``."""
         return self.trajectory(params, x, jnp.stack([jnp.zeros_like(t), t]))[-1]
 
+    def interpolate_back(self, params: Any, y: jax.Array, t: jax.Array) -> jax.Array:
+        """Follow the flow backwards until ``t``."""
+        return self.trajectory(params, y, jnp.stack([jnp.ones_like(t), t]))[-1]
+
     def trajectory(self, params: Any, x: jax.Array, times: jax.Array) -> jax.Array:
         """Positions at all times ``(k, n, dim)`` of cells that are at ``x`` at the first of them."""
         return self._flow(lambda t, state, _: self.velocity(params, state[None], t)[0], x, times)

@@ -35,6 +35,7 @@ class GENOT(FlowMethod):
     name: ClassVar[str] = "genot"
     samples: ClassVar[Literal["marginals", "pairs"]] = "pairs"
     crosses_spaces: ClassVar[bool] = True
+    is_stochastic: ClassVar[bool] = True
     default_ema_decay: ClassVar[float | None] = 0.999
 
     n_samples: int = 32

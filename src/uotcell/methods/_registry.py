@@ -54,7 +54,22 @@ def register(method: type[Method]) -> type[Method]:
 
 
 def resolve_method(method: str | Method) -> Method:
-    """Turn a method name into its defaults; pass a method through."""
+    """Turn a method name into its defaults; pass a method through.
+
+    Parameters
+    ----------
+    method
+        Name of a method, ours or registered, or a method.
+
+    Returns
+    -------
+    The method.
+
+    Raises
+    ------
+    ValueError
+        If no method has this name.
+    """
     if isinstance(method, Method):
         return method
     if not isinstance(method, str) or method not in METHODS:

@@ -60,6 +60,10 @@ class TransportMap:
         directory
             Where to; made if it does not exist.
 
+        Returns
+        -------
+        Nothing; the directory then holds ``config.json`` and ``arrays.safetensors``.
+
         Raises
         ------
         ValueError
@@ -186,7 +190,7 @@ class TransportMap:
         variance = self._in_blocks(partial(_apply, self.method, "uncertainty", self.params), x, batch_size)
         return (variance * self.target_scale**2).astype(np.float32)
 
-    def interpolate(self, x: ArrayLike, t: float, *, batch_size: int = 16_384) -> np.ndarray:
+    def interpolate(self, x: ArrayLike, t: float, *, backward: bool = False, batch_size: int = 16_384) -> np.ndarray:
         """Positions of source cells on their way to the target: the flow's, or straight ones (McCann's interpolation).
 
         Parameters
@@ -195,17 +199,26 @@ class TransportMap:
             Source cells, shape ``(n, dim)``.
         t
             Time in [0, 1], from source to target.
+        backward
+            Take ``x`` for target cells and go back from them to ``t``, where the method has an inverse.
         batch_size
             Cells mapped at a time, which bounds memory.
 
         Returns
         -------
         Their positions, shape ``(n, dim)``, float32.
-        """
-        return self.trajectory(x, [t], batch_size=batch_size)[0]
 
-    def trajectory(self, x: ArrayLike, ts: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
-        """Positions of source cells at several times of their way to the target.
+        Raises
+        ------
+        TypeError
+            If source and target have different features, or the method has no inverse to go back with.
+        """
+        return self.trajectory(x, [t], backward=backward, batch_size=batch_size)[0]
+
+    def trajectory(
+        self, x: ArrayLike, ts: ArrayLike, *, backward: bool = False, batch_size: int = 16_384
+    ) -> np.ndarray:
+        """Positions of cells at several times of their way from source to target.
 
         Parameters
         ----------
@@ -213,6 +226,8 @@ class TransportMap:
             Source cells, shape ``(n, dim)``.
         ts
             Times in [0, 1], in any order, shape ``(k,)``.
+        backward
+            Take ``x`` for target cells and go back from them, where the method has an inverse.
         batch_size
             Cells mapped at a time, which bounds memory.
 
@@ -221,11 +236,12 @@ class TransportMap:
         Their positions, shape ``(k, n, dim)``, float32.
         """
         self._require_way("positions in between")
+        direction, start = ("interpolate_back", 1) if backward else ("interpolate", 0)
         positions = np.empty((len(ts), *np.shape(x)), np.float32)
         for i, t in enumerate(ts):
             _check_time(t)
-            function = partial(_at_time, self.method, "interpolate", self.params, np.float32(t))
-            positions[i] = np.asarray(x) if t == 0 else self._target(self._in_blocks(function, x, batch_size))
+            function = partial(_at_time, self.method, direction, self.params, np.float32(t))
+            positions[i] = np.asarray(x) if t == start else self._target(self._in_blocks(function, x, batch_size))
         return positions
 
     def velocity(self, x: ArrayLike, t: float = 0.0, *, batch_size: int = 2_048) -> np.ndarray:
