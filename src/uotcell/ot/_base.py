@@ -58,11 +58,6 @@ class Coupling:
     marginal_error: float
 
     @property
-    def target_shift(self) -> np.ndarray:
-        """What was subtracted from the target cells, shape ``(d_y,)``, float64."""
-        return self.shift
-
-    @property
     def transported_mass(self) -> float:
         """Total mass of the plan in the KL(π | a⊗b) convention, independent of the number of cells."""
         return float(np.asarray(self.source_weights, np.float64).sum())

@@ -61,6 +61,11 @@ class UnbalancedCoupling(Coupling):
     cost_fn: CostFn
     anchors: tuple[np.ndarray, np.ndarray] | None
 
+    @property
+    def target_shift(self) -> np.ndarray:
+        """What was subtracted from the target cells, shape ``(d,)``, float64."""
+        return self.shift
+
     def source_rescaling(self, x: ArrayLike) -> np.ndarray:
         """Mass multiplier of source cells, seen or not.
 

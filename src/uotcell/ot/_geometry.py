@@ -131,6 +131,11 @@ class PointGeometry(Geometry):
         self.x, self.y, self.a, self.b, self.cost_fn, self.scale, self.tile = x, y, a, b, cost_fn, scale, tile
         self._dense = pairwise_cost(cost_fn, x, y) / scale if tile is None else None
 
+    @classmethod
+    def from_cost(cls, cost: jax.Array, a: jax.Array, b: jax.Array, epsilon) -> PointGeometry:
+        """Take the cost itself, shape ``(n, m)``, in units of its scale, where it is no function of two points."""
+        return cls.tree_unflatten({"tile": None}, (None, None, a, b, None, 1.0, epsilon, cost))
+
     @property
     def shape(self) -> tuple[int, int]:
         """Numbers of source and target points."""
@@ -138,8 +143,8 @@ class PointGeometry(Geometry):
 
     @property
     def dtype(self):
-        """Floating point type of the points."""
-        return self.x.dtype
+        """Floating point type of the weights."""
+        return self.a.dtype
 
     def apply_lse_kernel(self, f, g, eps, vec=None, axis=0):
         """Sum the kernel over one side in log space, without the stabilising shift ott adds and removes."""
