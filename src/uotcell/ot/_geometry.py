@@ -16,6 +16,8 @@ from ott.geometry.geometry import Geometry
 
 from uotcell.ot._sampling import partners
 
+# A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
+DENSE_ENTRIES = 64_000_000
 COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": costs.Cosine}
 
 

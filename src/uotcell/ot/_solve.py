@@ -11,7 +11,7 @@ from ott.geometry.costs import CostFn, TICost
 from uotcell.ot._coupling import UnbalancedCoupling, default_tile
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic, GeodesicCost
-from uotcell.ot._geometry import PointGeometry, log_kernel_sum, resolve_cost
+from uotcell.ot._geometry import DENSE_ENTRIES, PointGeometry, log_kernel_sum, resolve_cost
 from uotcell.ot._inputs import as_key, as_mass, as_points, padded_size
 from uotcell.ot._sampling import choose
 from uotcell.ot._scale import cost_scale, table_scale
@@ -19,8 +19,6 @@ from uotcell.ot._settings import check_balance, check_count, check_positive, che
 from uotcell.ot._sinkhorn import SinkhornSolution, inverse_penalty, sinkhorn
 from uotcell.ot._structured import StructuredCoupling
 
-# A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
-DENSE_ENTRIES = 64_000_000
 # Cells per side up to which clouds are padded: compiling takes seconds, longer than a solve of this size.
 PADDED_CELLS = 4_096
 
