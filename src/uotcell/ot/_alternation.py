@@ -8,13 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from uotcell.ot._geometry import PointGeometry
+from uotcell.ot._geometry import HIGHEST, PointGeometry
 from uotcell.ot._sinkhorn import SinkhornSolution, sinkhorn
 
 # Sweeps of one linear solve. Potentials are kept from one to the next, so that an unfinished solve is gone on with.
 INNER_SWEEPS = 100
-# Products of distances cancel: a GPU's shortened float32 would leave nothing of small costs.
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class QuadraticProblem(NamedTuple):
@@ -94,15 +92,6 @@ def plan_of(cost, a, b, *, epsilon, tau, threshold, max_sweeps, start=None) -> t
     return plan / plan.sum(), solution
 
 
-def linear_step(problem, reference, start, offset, *, epsilon, tau, threshold, max_sweeps) -> Alternation:
-    """Solve the linear problem at ``reference``."""
-    cost = linearised_cost(problem, reference) + offset
-    settings = {"epsilon": epsilon, "tau": tau, "threshold": threshold, "max_sweeps": max_sweeps}
-    plan, solution = plan_of(cost, problem.a, problem.b, start=start, **settings)
-    change = jnp.abs(plan - reference).sum()
-    return Alternation(reference, plan, solution, offset, change, jnp.array(1, jnp.int32), solution.n_iters)
-
-
 @partial(jax.jit, static_argnames=("tau",))
 def alternate(
     problem: QuadraticProblem,
@@ -114,7 +103,6 @@ def alternate(
     tau: tuple[float, float],
     threshold: float,
     max_outer: int,
-    max_sweeps: int,
 ) -> Alternation:
     """Alternate between plan and cost until the plan stays (Séjourné, Vialard & Peyré 2021, with plans of mass one).
 
@@ -130,28 +118,33 @@ def alternate(
     epsilon, tau
         Entropic regularisation, and λ/(λ+ε) per side.
     threshold
-        Largest accepted L1 change of the plan, and marginal error of the last linear solve.
-    max_outer, max_sweeps
-        Most linear problems, and most sweeps of the last of them.
+        Largest accepted L1 change of the plan, and marginal error of the linear solve.
+    max_outer
+        Most linear problems.
 
     Returns
     -------
     The last linear problem, solved.
     """
-    step = partial(linear_step, problem, epsilon=epsilon, tau=tau, threshold=threshold)
     penalty = None if 1.0 in tau else epsilon + sum(finite_penalties(epsilon, tau))
+    settings = {"epsilon": epsilon, "tau": tau, "threshold": threshold, "max_sweeps": INNER_SWEEPS}
+
+    def step(reference: jax.Array, start, offset: jax.Array, n_outer: int, n_sweeps: int) -> Alternation:
+        cost = linearised_cost(problem, reference) + offset
+        plan, solution = plan_of(cost, problem.a, problem.b, start=start, **settings)
+        change = jnp.abs(plan - reference).sum()
+        return Alternation(reference, plan, solution, offset, change, n_outer + 1, n_sweeps + solution.n_iters)
 
     def advance(state: Alternation) -> Alternation:
-        mass = state.solution.source_weights.sum()
-        offset = state.offset if penalty is None else state.offset + penalty * jnp.log(mass)
-        new = step(state.plan, (state.solution.f, state.solution.g), offset, max_sweeps=INNER_SWEEPS)
-        return new._replace(n_outer=state.n_outer + 1, n_sweeps=state.n_sweeps + new.n_sweeps)
+        offset = state.offset
+        if penalty is not None:
+            offset = offset + penalty * jnp.log(state.solution.source_weights.sum())
+        return step(state.plan, (state.solution.f, state.solution.g), offset, state.n_outer, state.n_sweeps)
 
     def go_on(state: Alternation) -> jax.Array:
-        # A NaN change compares False and ends the loop; the caller reads it.
-        return (state.change > threshold) & (state.n_outer < max_outer)
+        # NaN errors compare False and end the loop; the caller reads them.
+        unfinished = (state.change > threshold) | (state.solution.marginal_error > threshold)
+        return unfinished & (state.n_outer < max_outer)
 
-    first = step(plan, potentials, offset, max_sweeps=INNER_SWEEPS)
-    state = jax.lax.while_loop(go_on, advance, first)
-    last = step(state.reference, (state.solution.f, state.solution.g), state.offset, max_sweeps=max_sweeps)
-    return last._replace(n_outer=state.n_outer, n_sweeps=state.n_sweeps + last.n_sweeps)
+    zero = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(go_on, advance, step(plan, potentials, offset, zero, zero))

@@ -18,6 +18,8 @@ from uotcell.ot._sampling import partners
 
 # A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
 DENSE_ENTRIES = 64_000_000
+# Products of which large terms cancel: a GPU's shortened float32 would leave nothing of small costs.
+HIGHEST = jax.lax.Precision.HIGHEST
 COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": costs.Cosine}
 
 

@@ -52,7 +52,6 @@ def solve_quadratic(
     anchors: int | None = 1_000,
     n_starts: int = 17,
     max_iterations: int = 500,
-    max_sweeps: int = 10_000,
     threshold: float = 1e-3,
     rng: jax.Array | int = 0,
 ) -> QuadraticCoupling:
@@ -95,9 +94,7 @@ def solve_quadratic(
     n_starts
         Starts that are compared: the product plan, then matches of leading principal coordinates.
     max_iterations
-        Most linear problems per start.
-    max_sweeps
-        Most Sinkhorn sweeps of the last linear problem.
+        Most linear problems per start, of at most a hundred Sinkhorn sweeps each.
     threshold
         Largest accepted L1 change of the plan of mass one from one linear problem to the next, and largest violation
         of the marginal optimality condition.
@@ -130,7 +127,7 @@ def solve_quadratic(
     a, b = as_mass(a, "a", len(x)), as_mass(b, "b", len(y))
     check_positive("epsilon", epsilon)
     check_positive("threshold", threshold)
-    counts = {"max_iterations": max_iterations, "max_sweeps": max_sweeps, "n_starts": n_starts, "anchors": anchors}
+    counts = {"max_iterations": max_iterations, "n_starts": n_starts, "anchors": anchors}
     for name, count in counts.items():
         check_count(name, count)
     tau = resolve_tau(tau, marginal_penalty, epsilon)
@@ -168,7 +165,7 @@ def solve_quadratic(
     problem, shared_weight = _problem(cells, masses, n_own, orders, split, tables, weight)
 
     seed = np.random.default_rng(np.ravel(jax.random.key_data(rng_starts)))
-    settings = {"tau": tau, "threshold": threshold, "max_outer": max_iterations, "max_sweeps": max_sweeps}
+    settings = {"tau": tau, "threshold": threshold, "max_outer": max_iterations}
     state = _solve(problem, n_starts, seed, epsilon=epsilon, **settings)
     minimum = float(objective(problem, state.plan, epsilon, tau))
     mass = float(best_mass(minimum, a.sum(), b.sum(), epsilon, tau))

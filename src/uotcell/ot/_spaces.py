@@ -10,10 +10,7 @@ import numpy as np
 from ott.geometry.costs import CostFn, SqEuclidean
 
 from uotcell.ot._geodesic import Geodesic, Paths, neighbor_graph, path_lengths
-from uotcell.ot._geometry import DENSE_ENTRIES, pairwise_cost, resolve_cost
-
-# A product of distances cancels: a GPU's shortened float32 would leave nothing of small costs.
-HIGHEST = jax.lax.Precision.HIGHEST
+from uotcell.ot._geometry import DENSE_ENTRIES, HIGHEST, pairwise_cost, resolve_cost
 
 
 class PointSpace(NamedTuple):

@@ -36,7 +36,6 @@ def descend(
     tau,
     threshold: float,
     max_outer: int,
-    max_sweeps: int,
     state: Alternation | None = None,
 ) -> Alternation:
     """Alternate at falling values of ε, each from the plan of the one before; only the last is followed to the end."""
@@ -46,10 +45,9 @@ def descend(
         potentials, offset = (state.solution.f, state.solution.g), state.offset
     n_outer, n_sweeps = 0, 0
     for level in levels:
-        is_last = level == levels[-1]
         state = alternate(
             problem, plan, potentials, offset, epsilon=jnp.float32(level), tau=tau, threshold=threshold,
-            max_outer=max_outer if is_last else min(LADDER_OUTER, max_outer), max_sweeps=max_sweeps if is_last else 1,
+            max_outer=max_outer if level == levels[-1] else min(LADDER_OUTER, max_outer),
         )  # fmt: skip
         plan, potentials, offset = state.plan, (state.solution.f, state.solution.g), state.offset
         n_outer, n_sweeps = n_outer + state.n_outer, n_sweeps + state.n_sweeps
@@ -93,7 +91,7 @@ def best_starts(
             jnp.asarray(cost, jnp.float32), problem.a, problem.b, epsilon=jnp.float32(START_EPSILON), tau=tau,
             threshold=1e-2, max_sweeps=200,
         )  # fmt: skip
-        found.append(descend(problem, plan, [fork], **{**settings, "max_outer": LADDER_OUTER, "max_sweeps": 1}))
+        found.append(descend(problem, plan, [fork], **{**settings, "max_outer": LADDER_OUTER}))
 
     finalists = sorted(found, key=lambda state: value(problem, state, fork, tau))[:FINALISTS]
     ends = [descend(problem, s.plan, ladder(fork, epsilon), state=s, **settings) for s in finalists]
