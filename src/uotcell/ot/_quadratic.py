@@ -31,7 +31,7 @@ from uotcell.ot._spaces import Linearisation, build_space
 from uotcell.ot._starts import best_starts, descend, ladder, value
 
 # Anchors per side of the small problem on which starts are compared.
-COARSE_CELLS = 256
+COARSE_CELLS = 500
 # Of their solutions, how many are followed on all anchors.
 FOLLOWED = 3
 
@@ -233,7 +233,7 @@ def _solve(problem: QuadraticProblem, n_starts: int, rng: np.random.Generator, *
     """Find good solutions on few anchors, follow them on all, and return the best."""
     settings = {"tau": tau, **settings}
     n, m = problem.linear.shape
-    if max(n, m) <= COARSE_CELLS * 1.5:
+    if max(n, m) <= COARSE_CELLS:
         return best_starts(problem, n_starts, rng, epsilon=epsilon, **settings)[0]
     i, j = (np.sort(rng.permutation(size)[:COARSE_CELLS]) for size in (n, m))
     a, b = problem.a[i], problem.b[j]
