@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from uotcell.methods import Method, TransportMap
-from uotcell.ot import UnbalancedCoupling
+from uotcell.ot import Coupling
 
 
 class Interpolation(NamedTuple):
@@ -24,7 +24,7 @@ class Interpolation(NamedTuple):
 
 
 def interpolate(
-    transport_map: TransportMap, coupling: UnbalancedCoupling, x: np.ndarray, y: np.ndarray, share: float
+    transport_map: TransportMap, coupling: Coupling, x: np.ndarray, y: np.ndarray, share: float
 ) -> Interpolation:
     """Move the cells of both sides to a point of their way.
 
