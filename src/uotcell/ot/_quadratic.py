@@ -218,7 +218,8 @@ def _problem(cells, masses, n_own, orders, split, tables, weight: float) -> tupl
     if weight > 0:
         shared = [points[:, k:] for points, k in zip(cells, n_own, strict=True)]
         scale = mean_squared_distance(*shared, *masses)
-        if not scale > 0:
+        # Of one value only rounding is left.
+        if not scale > 1e-12 * max(np.mean(side**2) for side in shared):
             raise ValueError("Expected shared features to differ between cells, found one value. Leave them out.")
         shared_weight = weight / scale
         left, right = (side[order] for side, order in zip(shared, orders, strict=True))
