@@ -263,7 +263,8 @@ def _at_mass(state, mass: float, epsilon: float, tau: tuple[float, float]) -> tu
     if 1.0 in tau:
         return solution, offset
     found = float(solution.source_weights.sum())
-    raised = (epsilon + sum(finite_penalties(epsilon, tau))) * np.log(found / mass)
+    with np.errstate(divide="ignore"):  # a plan of no mass is refused by the check that follows
+        raised = (epsilon + sum(finite_penalties(epsilon, tau))) * float(np.log(found) - np.log(mass))
     rest = 1 - tau[0] * tau[1]
     moved = solution._replace(
         f=solution.f + tau[0] * (1 - tau[1]) / rest * raised,
