@@ -158,11 +158,11 @@ def test_batches_follow_the_rescaled_measures(coupling):
 
 def test_minibatch_rescaling_is_global_rescaling_in_the_limit_of_the_full_batch(coupling):
     problem = BatchProblem.of(coupling)._replace(mass=(1.0, 1.0))
-    solution, log_plan = couple_batch(coupling.x, coupling.y, problem, coupling.tau)
+    solution = couple_batch(coupling.x, coupling.y, problem, coupling.tau)
     np.testing.assert_allclose(solution.source_weights, coupling.source_weights, rtol=2e-3)
     np.testing.assert_allclose(solution.target_weights, coupling.target_weights, rtol=2e-3)
     assert solution.marginal_error <= 1e-3
-    rows = jax.nn.softmax(log_plan(jnp.arange(200)), axis=1)
+    rows = jax.nn.softmax(solution.log_rows(jnp.arange(200)), axis=1)
     np.testing.assert_allclose(
         rows @ coupling.y + coupling.shift, coupling.push(coupling.x + coupling.shift), atol=0.02
     )

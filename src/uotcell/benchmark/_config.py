@@ -92,6 +92,14 @@ class BenchmarkConfig:
             warnings.warn(f"The results in {out} were started with other versions: {lines}.", stacklevel=4)
 
 
+def resolve_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """Return seeds; a number stands for that many."""
+    seeds = tuple(range(seeds)) if isinstance(seeds, (int, np.integer)) else tuple(int(seed) for seed in seeds)
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"Expected a positive number of seeds, or different non-negative ones, found {seeds}.")
+    return seeds
+
+
 def resolve_methods(methods: Sequence[str | Method] | Mapping[str, str | Method] | None) -> dict[str, Method]:
     """Return estimators by name; a mapping gives the names, otherwise each method has its own."""
     methods = DEFAULT_METHODS if methods is None else methods
@@ -147,9 +155,7 @@ def make_config(
     tau_grid = tuple(float(tau) for tau in tau_grid)
     if 1.0 not in tau_grid or len(set(tau_grid)) < len(tau_grid) or not all(0 < tau <= 1 for tau in tau_grid):
         raise ValueError(f"Expected `tau_grid` of different numbers in (0, 1], 1 among them, found {tau_grid}.")
-    seeds = tuple(range(seeds)) if isinstance(seeds, (int, np.integer)) else tuple(int(seed) for seed in seeds)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"Expected a positive number of seeds, or different non-negative ones, found {seeds}.")
+    seeds = resolve_seeds(seeds)
     if not (isinstance(epsilon, (int, float)) and 0 < epsilon < math.inf):
         raise ValueError(f"Expected `epsilon` to be a positive number, found {epsilon!r}.")
     counts = {"batch_size": batch_size, "n_score_cells": n_score_cells, "conditions_per_task": conditions_per_task}

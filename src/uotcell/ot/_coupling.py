@@ -1,9 +1,8 @@
-"""The solved entropic unbalanced problem between two sets of cells."""
+"""The solved entropic unbalanced problem between two sets of points."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
 
+from uotcell.ot._base import Coupling
 from uotcell.ot._geometry import kernel_average, kernel_partners, log_kernel_sum, pairwise_cost
 from uotcell.ot._inputs import as_key, as_points, padded_size
-from uotcell.ot._sampling import AliasTable, alias_table, draw, draw_columns
+from uotcell.ot._sampling import draw, draw_columns
 
 # Rows per block such that one block of costs holds about this many numbers (16 MB): measured fastest on CPU.
 TILE_ENTRIES = 4_000_000
@@ -25,8 +25,8 @@ def default_tile(n_columns: int) -> int:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class UnbalancedCoupling:
-    """Entropic unbalanced coupling of a source and a target, kept as dual potentials instead of an n × m matrix.
+class UnbalancedCoupling(Coupling):
+    """Entropic unbalanced coupling of two sets of points, kept as dual potentials instead of an n × m matrix.
 
     The plan is ``π[i, j] = a[i] b[j] exp((f[i] + g[j] − c(xᵢ, yⱼ)/scale) / epsilon)``. Build it with
     :func:`uotcell.ot.solve_unbalanced`.
@@ -58,49 +58,13 @@ class UnbalancedCoupling:
         How the solve ended. ``marginal_error`` is the violated optimality condition as a share of the mass.
     """
 
-    x: jax.Array
-    y: jax.Array
-    a: jax.Array
-    b: jax.Array
-    f: jax.Array
-    g: jax.Array
-    epsilon: float
-    tau: tuple[float, float]
-    scale: float
     cost_fn: CostFn
-    shift: np.ndarray
     anchors: tuple[np.ndarray, np.ndarray] | None
-    source_weights: jax.Array
-    target_weights: jax.Array
-    converged: bool
-    n_iters: int
-    marginal_error: float
 
     @property
     def target_shift(self) -> np.ndarray:
-        """What was subtracted from target cells: the same as from source cells."""
+        """What was subtracted from the target cells, shape ``(d,)``, float64."""
         return self.shift
-
-    @property
-    def same_space(self) -> bool:
-        """Whether source and target cells have the same features."""
-        return True
-
-    @property
-    def transported_mass(self) -> float:
-        """Total mass of the plan in the KL(π | a⊗b) convention, independent of the number of cells."""
-        return float(np.asarray(self.source_weights, np.float64).sum())
-
-    @property
-    def marginal_penalty(self) -> tuple[float, float]:
-        """Penalties λ of the source and of the target side in units of ``scale``; infinite when balanced."""
-        return tuple(np.inf if t == 1 else t * self.epsilon / (1 - t) for t in self.tau)
-
-    @property
-    def effective_sample_size(self) -> tuple[float, float]:
-        """(Σw)² / Σw² of the source and of the target weights, in cells."""
-        weights = (np.asarray(w, np.float64) for w in (self.source_weights, self.target_weights))
-        return tuple(float(w.sum() ** 2 / (w**2).sum()) for w in weights)
 
     def source_rescaling(self, x: ArrayLike) -> np.ndarray:
         """Mass multiplier of source cells, seen or not.
@@ -162,24 +126,6 @@ class UnbalancedCoupling:
         """
         return self._average(y, source=False)
 
-    def sample_marginals(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw ``n`` source and ``n`` target cells independently, in proportion to the rescaled weights.
-
-        Parameters
-        ----------
-        rng
-            Key or seed.
-        n
-            Number of draws.
-
-        Returns
-        -------
-        Row numbers into ``x`` and into ``y``, each of shape ``(n,)``.
-        """
-        rng_source, rng_target = jax.random.split(as_key(rng))
-        i, j = draw(rng_source, self._tables[0], (n,)), draw(rng_target, self._tables[1], (n,))
-        return np.asarray(i), np.asarray(j)
-
     def sample_pairs(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw ``n`` pairs of cells from the plan itself.
 
@@ -236,10 +182,6 @@ class UnbalancedCoupling:
             as_key(rng), x, y, h, self.cost_fn, self.scale, self.epsilon, size=size, tile=default_tile(m)
         )
         return np.asarray(pool)[: len(rows)]
-
-    @cached_property
-    def _tables(self) -> tuple[AliasTable, AliasTable]:
-        return alias_table(np.asarray(self.source_weights)), alias_table(np.asarray(self.target_weights))
 
     def _kernel_arguments(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None) -> dict:
         """Query points in the coupling's coordinates against the cells, and log weights, of the other side."""

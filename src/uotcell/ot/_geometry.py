@@ -16,6 +16,10 @@ from ott.geometry.geometry import Geometry
 
 from uotcell.ot._sampling import partners
 
+# A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
+DENSE_ENTRIES = 64_000_000
+# Products of which large terms cancel: a GPU's shortened float32 would leave nothing of small costs.
+HIGHEST = jax.lax.Precision.HIGHEST
 COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": costs.Cosine}
 
 
@@ -137,6 +141,11 @@ class PointGeometry(Geometry):
             return self._dense[rows]
         return pairwise_cost(self.cost_fn, self.x[rows], self.y) / self.scale
 
+    @classmethod
+    def from_cost(cls, cost: jax.Array, a: jax.Array, b: jax.Array, epsilon) -> PointGeometry:
+        """Take the cost itself, shape ``(n, m)``, in units of its scale, where it is no function of two points."""
+        return cls.tree_unflatten({"tile": None}, (None, None, a, b, None, 1.0, epsilon, cost))
+
     @property
     def shape(self) -> tuple[int, int]:
         """Numbers of source and target points."""
@@ -144,8 +153,8 @@ class PointGeometry(Geometry):
 
     @property
     def dtype(self):
-        """Floating point type of the points."""
-        return self.x.dtype
+        """Floating point type of the weights."""
+        return self.a.dtype
 
     def apply_lse_kernel(self, f, g, eps, vec=None, axis=0):
         """Sum the kernel over one side in log space, without the stabilising shift ott adds and removes."""

@@ -110,3 +110,10 @@ def draw_columns(rng: jax.Array, log_weights: jax.Array) -> jax.Array:
     # float32 sums end near, not at, one: scale the uniform draw by what the row really sums to.
     threshold = jax.random.uniform(rng, (len(log_weights), 1)) * cumulative[:, -1:]
     return jnp.minimum((cumulative <= threshold).sum(axis=1), log_weights.shape[1] - 1)
+
+
+def choose(rng: jax.Array, candidates: np.ndarray, n: int) -> np.ndarray:
+    """Return at most ``n`` of the candidates, without replacement, in ascending order."""
+    if n >= len(candidates):
+        return candidates
+    return np.sort(candidates[np.asarray(jax.random.permutation(rng, len(candidates)))[:n]])

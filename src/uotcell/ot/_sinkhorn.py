@@ -33,7 +33,12 @@ def inverse_penalty(tau: float, epsilon: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("tau",))
 def sinkhorn(
-    geometry: PointGeometry, *, tau: tuple[float, float], threshold: float, max_iterations: int
+    geometry: PointGeometry,
+    *,
+    tau: tuple[float, float],
+    threshold: float,
+    max_iterations: int,
+    start: tuple[jax.Array, jax.Array] | None = None,
 ) -> SinkhornSolution:
     """Solve the entropic unbalanced problem on ``geometry`` by recentred Sinkhorn iterations.
 
@@ -51,6 +56,8 @@ def sinkhorn(
         Largest accepted ``marginal_error``.
     max_iterations
         Most sweeps; rounded up to a multiple of ten.
+    start
+        Potentials to start from, as of a similar problem solved before; zero by default.
 
     Returns
     -------
@@ -88,7 +95,6 @@ def sinkhorn(
         potentials = state.recenter(state.fu, state.gv, ot_prob=problem)
         return finish(potentials, solution.n_iters + SWEEPS_PER_CHECK)
 
-    start = SinkhornSolution(
-        jnp.zeros_like(a), jnp.zeros_like(b), a, b, jnp.array(jnp.inf, a.dtype), jnp.array(0, jnp.int32)
-    )
-    return jax.lax.while_loop(go_on, sweeps, start)
+    f, g = (jnp.zeros_like(a), jnp.zeros_like(b)) if start is None else start
+    first = SinkhornSolution(f, g, a, b, jnp.array(jnp.inf, a.dtype), jnp.array(0, jnp.int32))
+    return jax.lax.while_loop(go_on, sweeps, first)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
-from ott.geometry.costs import CostFn, SqEuclidean, TICost
+from ott.geometry.costs import CostFn, TICost
 
-from uotcell._errors import ConvergenceError
 from uotcell.ot._coupling import UnbalancedCoupling, default_tile
-from uotcell.ot._geometry import PointGeometry, log_kernel_sum, mean_squared_distance, pairwise_cost, resolve_cost
+from uotcell.ot._extend import structured_coupling
+from uotcell.ot._geodesic import Geodesic, GeodesicCost
+from uotcell.ot._geometry import DENSE_ENTRIES, PointGeometry, log_kernel_sum, resolve_cost
 from uotcell.ot._inputs import as_key, as_mass, as_points, padded_size
+from uotcell.ot._sampling import choose
+from uotcell.ot._scale import cost_scale, table_scale
+from uotcell.ot._settings import check_balance, check_count, check_positive, check_solution, resolve_tau
 from uotcell.ot._sinkhorn import SinkhornSolution, inverse_penalty, sinkhorn
+from uotcell.ot._structured import StructuredCoupling
 
-# A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
-DENSE_ENTRIES = 64_000_000
-# Cells per side from which the scale of a cost without a closed form is estimated.
-SCALE_CELLS = 4_096
-MASSLESS = 1e-6
 # Cells per side up to which clouds are padded: compiling takes seconds, longer than a solve of this size.
 PADDED_CELLS = 4_096
 
@@ -34,14 +32,14 @@ def solve_unbalanced(
     epsilon: float = 0.01,
     tau: float | tuple[float, float] | None = None,
     marginal_penalty: float | tuple[float, float] | None = None,
-    cost: str | CostFn = "sqeuclidean",
+    cost: str | CostFn | Geodesic = "sqeuclidean",
     scale_cost: str | float = "mean",
     max_iterations: int = 10_000,
     threshold: float = 1e-3,
     tile: int | None = None,
     anchors: int | None = None,
     rng: jax.Array | int = 0,
-) -> UnbalancedCoupling:
+) -> UnbalancedCoupling | StructuredCoupling:
     r"""Solve entropic unbalanced optimal transport between two sets of cells.
 
     Minimises ``⟨C, π⟩ + ε KL(π | a⊗b) + λ₁ KL(π1 | a) + λ₂ KL(πᵀ1 | b)`` over non-negative plans, with
@@ -62,7 +60,8 @@ def solve_unbalanced(
     marginal_penalty
         λ in units of ``scale_cost`` instead of ``tau``, one number or one per side; ``inf`` is balanced.
     cost
-        ``"sqeuclidean"``, ``"euclidean"``, ``"cosine"`` or an ott ``CostFn``.
+        ``"sqeuclidean"``, ``"euclidean"``, ``"cosine"``, an ott ``CostFn``, or squared lengths of paths through the
+        data: ``"geodesic"`` or a :class:`uotcell.ot.Geodesic`, for which all n × m costs are held.
     scale_cost
         ``"mean"`` (under a⊗b), ``"median"`` (not moved by a few far cells) or a number: the cost that counts as one.
     max_iterations
@@ -79,12 +78,12 @@ def solve_unbalanced(
 
     Returns
     -------
-    The solved coupling.
+    The solved coupling; of a geodesic cost, a :class:`uotcell.ot.StructuredCoupling`.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is out of range, or a geodesic cost finds its graph in parts or its table too large.
     uotcell.ConvergenceError
         If the solve is not finite, not converged, or transports no mass.
 
@@ -99,17 +98,16 @@ def solve_unbalanced(
     x = as_points(x, "x")
     y = as_points(y, "y", dim=x.shape[1])
     a, b = as_mass(a, "a", len(x)), as_mass(b, "b", len(y))
-    _check_positive("epsilon", epsilon)
-    _check_positive("threshold", threshold)
+    check_positive("epsilon", epsilon)
+    check_positive("threshold", threshold)
     for name, count in (("max_iterations", max_iterations), ("tile", tile), ("anchors", anchors)):
-        if count is not None and (not isinstance(count, (int, np.integer)) or count < 1):
-            raise ValueError(f"Expected `{name}` to be a positive integer, found {count!r}.")
+        check_count(name, count)
     tau = resolve_tau(tau, marginal_penalty, epsilon)
-    if tau == (1.0, 1.0) and not np.isclose(a.sum(), b.sum(), rtol=1e-4):
-        raise ValueError(
-            f"Expected `a` and `b` to have equal sums in a balanced problem, found {a.sum():.4g} and {b.sum():.4g}. "
-            "Normalise them, or let mass change with `tau` below 1."
-        )
+    check_balance(tau, a, b)
+    if cost == "geodesic" or isinstance(cost, Geodesic):
+        settings = {"epsilon": float(epsilon), "tau": tau, "threshold": threshold, "max_iterations": max_iterations}
+        geodesic = Geodesic() if isinstance(cost, str) else cost
+        return _solve_geodesic(x, y, a, b, geodesic, scale_cost=scale_cost, tile=tile, anchors=anchors, **settings)
     cost_fn = resolve_cost(cost)
     rng_scale, *rng_anchors = jax.random.split(as_key(rng), 3)
 
@@ -119,15 +117,15 @@ def solve_unbalanced(
 
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
     if anchors is not None:
-        rows, columns = (_choose(key, side, anchors) for key, side in zip(rng_anchors, (rows, columns), strict=True))
+        rows, columns = (choose(key, side, anchors) for key, side in zip(rng_anchors, (rows, columns), strict=True))
     mass_x, mass_y = a[rows] * (a.sum() / a[rows].sum()), b[columns] * (b.sum() / b[columns].sum())
     if tile is None and len(rows) * len(columns) > DENSE_ENTRIES:
         tile = default_tile(len(columns))
-    (points_x, split_x), (points_y, split_y) = _pad(x[rows], mass_x), _pad(y[columns], mass_y)
+    (points_x, split_x), (points_y, split_y) = pad(x[rows], mass_x), pad(y[columns], mass_y)
     geometry = PointGeometry(points_x, points_y, split_x, split_y, cost_fn, scale, epsilon, tile=tile)
     solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_iterations)
-    solution = _without_padding(solution, len(rows), len(columns))
-    _check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
+    solution = without_padding(solution, len(rows), len(columns))
+    check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
 
     mass = float(np.asarray(solution.source_weights, np.float64).sum())
     kernel = {"cost_fn": cost_fn, "scale": scale, "epsilon": epsilon}
@@ -148,76 +146,38 @@ def solve_unbalanced(
     )  # fmt: skip
 
 
-def resolve_tau(tau, marginal_penalty, epsilon: float) -> tuple[float, float]:
-    """Return τ per side from exactly one of τ and λ; balanced when neither is given."""
-    if tau is not None and marginal_penalty is not None:
+def _solve_geodesic(
+    x, y, a, b, geodesic: Geodesic, *, epsilon, tau, threshold, max_iterations, scale_cost, tile, anchors
+) -> StructuredCoupling:
+    """Solve on path lengths through the cells of both sides."""
+    for name, value in (("tile", tile), ("anchors", anchors)):
+        if value is not None:
+            raise ValueError(
+                f"Expected `{name}` to be None with a geodesic cost, which holds all path lengths, found {value}. "
+                "Leave it out, and subsample cells if there are too many."
+            )
+    if len(x) * len(y) > DENSE_ENTRIES:
         raise ValueError(
-            f"Expected one of `tau` and `marginal_penalty`, found both ({tau} and {marginal_penalty}). "
-            "They are two names for one choice: tau = penalty / (penalty + epsilon)."
+            f"Expected at most {DENSE_ENTRIES:,} pairs of cells with a geodesic cost, which holds a path length for "
+            f"each, found {len(x):,} × {len(y):,}. Subsample the cells; others can be pushed all the same."
         )
-    name, given = ("tau", tau) if marginal_penalty is None else ("marginal_penalty", marginal_penalty)
-    try:
-        sides = (1.0, 1.0) if given is None else np.broadcast_to(np.asarray(given, dtype=float), (2,)).tolist()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Expected `{name}` to be one number or one per side, found {given!r}.") from error
-    if marginal_penalty is not None:
-        if not all(side > 0 for side in sides):
-            raise ValueError(f"Expected `marginal_penalty` to be positive (inf is balanced), found {given}.")
-        return tuple(1.0 if np.isinf(side) else side / (side + epsilon) for side in sides)
-    if not all(0 < side <= 1 for side in sides):
-        raise ValueError(
-            f"Expected `{name}` to be in (0, 1], found {given}. 1 keeps all mass; lower lets more mass be created "
-            "and destroyed (0.9 to 0.99 is usual)."
-        )
-    return tuple(sides)
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    cost = GeodesicCost(x, y, geodesic)
+    rows, columns = np.flatnonzero(a), np.flatnonzero(b)
+    table = cost.seen_rows(rows, columns)
+    scale = table_scale(table, a[rows], b[columns], scale_cost)
+    (order_x, mass_x), (order_y, mass_y) = pad(np.arange(len(rows)), a[rows]), pad(np.arange(len(columns)), b[columns])
+    padded = jnp.asarray(table[np.ix_(order_x, order_y)] / scale)
+    geometry = PointGeometry.from_cost(padded, mass_x, mass_y, epsilon)
+    solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_iterations)
+    solution = without_padding(solution, len(rows), len(columns))
+    check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
+    return structured_coupling(
+        StructuredCoupling, cost, (x, y), (a, b), (rows, columns), solution, epsilon=epsilon, tau=tau, scale=scale
+    )
 
 
-def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Array) -> float:
-    """Return the cost that counts as one."""
-    if not isinstance(scale_cost, str):
-        _check_positive("scale_cost", scale_cost)
-        return float(scale_cost)
-    if scale_cost not in ("mean", "median"):
-        raise ValueError(f"Expected `scale_cost` to be 'mean', 'median' or a positive number, found {scale_cost!r}.")
-    keys = jax.random.split(rng)
-    i, j = (_choose(key, np.flatnonzero(m), SCALE_CELLS) for key, m in zip(keys, (a, b), strict=True))
-    if scale_cost == "mean" and isinstance(cost_fn, SqEuclidean):
-        scale = mean_squared_distance(x, y, a, b)
-    else:
-        cost = np.asarray(pairwise_cost(cost_fn, x[i], y[j]), np.float64)
-        mean = float(a[i] @ cost @ b[j] / (a[i].sum() * b[j].sum()))
-        scale = mean if scale_cost == "mean" else float(np.median(cost))
-    if not float(np.finfo(np.float32).tiny) <= scale <= float(np.finfo(np.float32).max):
-        raise ValueError(
-            f"Expected a positive {scale_cost} cost between source and target, found {scale:.3g}: all their cells "
-            "coincide or the values overflow float32. Check the representation, or give `scale_cost` a number."
-        )
-    if scale_cost == "mean":
-        _warn_if_few_cells_set_the_scale(scale, x, y, i, j, cost_fn)
-    return scale
-
-
-def _warn_if_few_cells_set_the_scale(scale: float, x, y, i, j, cost_fn: CostFn) -> None:
-    """Warn when far cells, not the bulk, decide what one unit of cost is."""
-    # Of one size, whatever the data, so that this is compiled once.
-    x, y = (jnp.asarray(points[np.resize(rows, 512)], jnp.float32) for points, rows in ((x, i), (y, j)))
-    median = float(jnp.median(pairwise_cost(cost_fn, x, y)))
-    if scale > 5 * median:
-        warnings.warn(
-            f"The mean cost ({scale:.3g}) is more than five times the median ({median:.3g}): a few far cells set the "
-            "scale of `epsilon` for all others. Remove these cells or use scale_cost='median'.",
-            stacklevel=4,
-        )
-
-
-def _choose(rng: jax.Array, candidates: np.ndarray, n: int) -> np.ndarray:
-    """Return at most ``n`` of the candidates, without replacement, in ascending order."""
-    if n >= len(candidates):
-        return candidates
-    return np.sort(candidates[np.asarray(jax.random.permutation(rng, len(candidates)))[:n]])
-
-
-def _pad(points: np.ndarray, mass: np.ndarray) -> tuple[jax.Array, jax.Array]:
+def pad(points: np.ndarray, mass: np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Repeat the first cells until the cloud has a size that others share; a cell and its copy halve its mass.
 
     In the KL(π | a⊗b) convention splitting a cell changes nothing but where its mass is written down.
@@ -229,7 +189,7 @@ def _pad(points: np.ndarray, mass: np.ndarray) -> tuple[jax.Array, jax.Array]:
     return tuple(jnp.asarray(array) for array in copies)
 
 
-def _without_padding(solution: SinkhornSolution, n: int, m: int) -> SinkhornSolution:
+def without_padding(solution: SinkhornSolution, n: int, m: int) -> SinkhornSolution:
     """Drop the copies and give their weights back."""
 
     def merged(weights: jax.Array, n: int) -> np.ndarray:
@@ -258,31 +218,3 @@ def _extend(points, prior, rows, mass_rows, potential, weights, *, tau, mass, ke
         # The extension is exact for the anchors' plan; over all cells its mass carries sampling error.
         all_weights *= mass / all_weights.sum()
     return jnp.asarray(all_potentials), jnp.asarray(all_weights, jnp.float32)
-
-
-def _check_positive(name: str, value: float) -> None:
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not (is_number and np.isfinite(value) and value > 0):
-        raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
-
-
-def _check_solution(solution, *, tau, epsilon: float, threshold: float, prior: float) -> None:
-    """Raise unless the solve is finite, converged, and transports mass."""
-    mass, error, n_iters = float(solution.source_weights.sum()), float(solution.marginal_error), int(solution.n_iters)
-    setting = f"epsilon={epsilon:g}, tau=({tau[0]:g}, {tau[1]:g})"
-    if mass < MASSLESS * prior:
-        raise ConvergenceError(
-            f"The unbalanced problem with {setting} transports {mass:.2g} of a mass of {prior:.2g}: destroying cells "
-            "costs less than moving them. Raise `tau` or `epsilon`."
-        )
-    if not np.isfinite([mass, error]).all():
-        raise ConvergenceError(
-            f"The unbalanced problem with {setting} gave non-finite weights after {n_iters} sweeps. Remove far "
-            "outliers, or raise `epsilon` or `tau`."
-        )
-    if error > threshold:
-        raise ConvergenceError(
-            f"The unbalanced problem with {setting} is {error:.2g} from its optimality condition after {n_iters} "
-            f"sweeps, expected at most {threshold:g}. Raise `epsilon` or lower `tau`; with `solve_unbalanced`, "
-            "`max_iterations` and `threshold` can be raised too."
-        )

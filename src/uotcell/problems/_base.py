@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from uotcell.methods import Method, TransportMap
-from uotcell.ot import UnbalancedCoupling
+from uotcell.ot import Coupling
 from uotcell.ot._inputs import as_key
 from uotcell.problems._representation import align_features, check_representation, representation
 from uotcell.train import History
@@ -87,7 +87,7 @@ class FittedPair:
     target: object
     source_rows: np.ndarray
     target_rows: np.ndarray
-    coupling: UnbalancedCoupling
+    coupling: Coupling
     transport_map: TransportMap
     history: History
 

@@ -39,17 +39,19 @@ def held_out_quality(
         return dict.fromkeys(names, np.nan)
     # Cells may be sorted by type: thin them evenly.
     x, y = (cells[:: -(-len(cells) // TEST_CELLS)] for cells in (x, y))
-    (a, b), padded_y = (coupling.source_rescaling(x), coupling.target_rescaling(y)), _pad(y)
+    (a, b), padded_y = (coupling.source_rescaling(x), coupling.target_rescaling(y)), pad_cells(y)
     quality = {}
     for name, push in names.items():
         try:
-            quality[name] = sinkhorn_divergence(_pad(push(x)), padded_y, epsilon=epsilon, a=_pad(a), b=_pad(b))
+            quality[name] = sinkhorn_divergence(
+                pad_cells(push(x)), padded_y, epsilon=epsilon, a=pad_cells(a), b=pad_cells(b)
+            )
         except (ConvergenceError, ValueError):  # images that overflow are no points
             quality[name] = np.nan
     return quality
 
 
-def _pad(array: np.ndarray) -> np.ndarray:
+def pad_cells(array: np.ndarray) -> np.ndarray:
     """Repeat the first cell without mass up to a power of two, so that pairs share compiled programs."""
     size = 1 << max(0, len(array) - 1).bit_length()
     fill = np.zeros(size - len(array), array.dtype) if array.ndim == 1 else array[np.zeros(size - len(array), int)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
@@ -24,10 +25,12 @@ from uotcell.problems._base import (
     plain,
     plain_rng,
 )
+from uotcell.problems._growth import prior_masses
+from uotcell.problems._interpolation import interpolate
 from uotcell.problems._pairs import choose_pairs
 from uotcell.problems._representation import check_representation, representation
 from uotcell.problems._times import parse_times
-from uotcell.train import fit
+from uotcell.train import fit, fit_rescaling
 
 MIN_CELLS = 10
 
@@ -119,7 +122,7 @@ class TemporalProblem(Problem):
                     f"Expected at least {MIN_CELLS} cells at every time point, found {len(cells)} at {label!r}. Merge "
                     "it with a neighbouring time point, or leave it out with `policy`."
                 )
-        growth = None if growth_key is None else _growth(adata, growth_key, [rows[source] for source, _ in pairs])
+        growth = None if growth_key is None else prior_masses(adata, growth_key, [rows[source] for source, _ in pairs])
         cells = {label: representation(adata, index, use_rep, layer) for label, index in rows.items()}
         self._times, self._rows, self._cells, self._growth = times, rows, cells, growth
         self._features = adata.var_names if use_rep == "X" else None
@@ -151,6 +154,7 @@ class TemporalProblem(Problem):
         patience: int | None = None,
         ema_decay: float | None = None,
         source_noise: float = 0.0,
+        learn_rescaling: bool = False,
         rng: jax.Array | int = 0,
         progress: bool = True,
     ) -> TemporalProblem:
@@ -159,13 +163,17 @@ class TemporalProblem(Problem):
         Parameters
         ----------
         method
-            Estimator, or the name of one with its defaults: ``"icnn"`` or ``"monge_gap"``.
+            Estimator, or the name of one with its defaults: ``"icnn"``, ``"monge_gap"``, ``"flow_matching"``,
+            ``"genot"`` or one of your own, see :func:`uotcell.methods.register`.
         tau, marginal_penalty, epsilon, cost, scale_cost, anchors
             The coupling, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given. ``cost`` decides
             the weights; the map between the rescaled measures is that of the method, for ``"icnn"`` always the one of
             the squared Euclidean cost.
         n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, progress
             The training, see :func:`uotcell.train.fit`; ``n_iters`` defaults to what suits the method.
+        learn_rescaling
+            Also train networks that stand for the mass multipliers (:func:`uotcell.train.fit_rescaling`), so that a
+            map can be saved with them and used without its cells.
         rng
             Key or seed. The same one gives bit-equal results on the same machine.
 
@@ -198,6 +206,8 @@ class TemporalProblem(Problem):
             a = None if self._growth is None else self._growth[i]
             coupling = solve_unbalanced(x, y, a=a, rng=rng_coupling, **coupled)
             transport_map, history = fit(method, coupling, rng=rng_training, progress=progress, **trained)
+            if learn_rescaling:
+                transport_map = transport_map.with_rescaling(fit_rescaling(coupling, rng=rng_training))
             fitted[source, target] = TemporalPair(
                 source=source,
                 target=target,
@@ -209,7 +219,13 @@ class TemporalProblem(Problem):
                 history=history,
             )
         self.fitted = fitted
-        self.params |= {"method": method, **coupled, **trained, "rng": plain_rng(rng)}
+        self.params |= {
+            "method": method,
+            **coupled,
+            **trained,
+            "learn_rescaling": learn_rescaling,
+            "rng": plain_rng(rng),
+        }
         return self
 
     def __getitem__(self, pair: tuple) -> FittedPair:
@@ -255,6 +271,61 @@ class TemporalProblem(Problem):
         """
         return self[source, target].transport_map.pull(self._points(y), batch_size=batch_size)
 
+    def interpolate(self, t: float) -> AnnData:
+        """Predict the population at a time between two fitted time points.
+
+        Source cells are moved forward and, where the method has an inverse, target cells backward, along the ways of
+        the map; of several pairs that enclose the time, the shortest counts.
+
+        Parameters
+        ----------
+        t
+            Time, in units of the time column.
+
+        Returns
+        -------
+        New AnnData of the moved cells, with
+
+        - ``.obsm[use_rep]``, or ``.X`` where ``use_rep`` is "X": float32 ``(n, n_dims)``, positions at time t.
+        - ``.obs["weight"]``: float64, share of the population, what the coupling transports of the cell; sum one.
+        - ``.obs["origin"]``: name of the cell in the AnnData of the problem; ``.obs["direction"]``: categorical,
+          "forward" or "backward"; ``.obs[time_key]``: float64, t.
+
+        Raises
+        ------
+        ValueError
+            If no fitted pair encloses the time.
+        TypeError
+            If the method knows no way between a cell and its image.
+        """
+        self._require("fitted", "solve")
+        times = self._times
+        enclosing = [pair for pair in self.fitted.values() if times[pair.source] <= t <= times[pair.target]]
+        if not enclosing:
+            spans = [(times[source], times[target]) for source, target in self.fitted]
+            raise ValueError(f"Expected `t` to be within one of the fitted pairs {spans}, found {t!r}.")
+        pair = min(enclosing, key=lambda pair: pair.time_difference)
+        x, y = self._cells[pair.source], self._cells[pair.target]
+        share = (t - times[pair.source]) / pair.time_difference
+        population = interpolate(pair.transport_map, pair.coupling, x, y, share)
+        sides = np.where(population.forward, 0, 1)
+        names = [self.adata.obs_names[rows] for rows in (pair.source_rows, pair.target_rows)]
+        origin = [names[side][row] for side, row in zip(sides, population.rows, strict=True)]
+        obs = pd.DataFrame(
+            {
+                "weight": population.weights,
+                "origin": origin,
+                "direction": pd.Categorical.from_codes(sides, ["forward", "backward"]),
+                self.params["time_key"]: float(t),
+            },
+            index=[
+                f"{name}-{'forward' if side == 0 else 'backward'}" for name, side in zip(origin, sides, strict=True)
+            ],
+        )
+        if self._features is not None:
+            return AnnData(population.positions, obs=obs, var=pd.DataFrame(index=self._features))
+        return AnnData(obs=obs, obsm={self.params["use_rep"]: population.positions})
+
     def write(self, key_added: str = "uot") -> None:
         """Write the fit into ``adata``, all slots together.
 
@@ -273,6 +344,8 @@ class TemporalProblem(Problem):
         - ``.obsm["<key_added>_velocity"]``: float32 ``(n_cells, n_dims)``, (image − cell) per unit of time.
         - ``.obs["<key_added>_source_weight"]``: float32, mass multiplier as a source, 1 = unchanged, NaN for none.
         - ``.obs["<key_added>_target_weight"]``: float32, the same as a target.
+        - ``.obs["<key_added>_uncertainty"]``: float32, variance of a source cell's images summed over dimensions, in
+          units of the squared representation; only by methods that learn a distribution, such as GENOT.
         - ``.uns["<key_added>"]``: dict of ``params``, ``pairs``, ``history`` and ``metrics``.
         """
         self._require("fitted", "solve")
@@ -280,12 +353,14 @@ class TemporalProblem(Problem):
         n_cells = self.adata.n_obs
         n_dims = next(iter(self._cells.values())).shape[1]
         push, velocity = (np.full((n_cells, n_dims), np.nan, np.float32) for _ in range(2))
-        source_weight, target_weight = (np.full(n_cells, np.nan, np.float32) for _ in range(2))
+        source_weight, target_weight, uncertainty = (np.full(n_cells, np.nan, np.float32) for _ in range(3))
         # The longest time difference first, so that the shortest is what remains.
         for pair in sorted(self.fitted.values(), key=lambda pair: -pair.time_difference):
             cells = self._cells[pair.source]
             image = pair.transport_map.push(cells)
             push[pair.source_rows] = image
+            if pair.transport_map.method.is_stochastic:
+                uncertainty[pair.source_rows] = pair.transport_map.uncertainty(cells)
             velocity[pair.source_rows] = (image - cells) / pair.time_difference
             source_weight[pair.source_rows] = np.asarray(pair.coupling.source_weights) * len(pair.source_rows)
             target_weight[pair.target_rows] = np.asarray(pair.coupling.target_weights) * len(pair.target_rows)
@@ -306,25 +381,6 @@ class TemporalProblem(Problem):
         self.adata.obsm[f"{key_added}_velocity"] = velocity
         self.adata.obs[f"{key_added}_source_weight"] = source_weight
         self.adata.obs[f"{key_added}_target_weight"] = target_weight
+        if pairs[0].transport_map.method.is_stochastic:
+            self.adata.obs[f"{key_added}_uncertainty"] = uncertainty
         self.adata.uns[key_added] = uns
-
-
-def _growth(adata: AnnData, growth_key: str, sources: list[np.ndarray]) -> list[np.ndarray]:
-    """Prior masses of the source cells of every pair, each summing to one."""
-    growth = adata.obs[growth_key]
-    try:
-        growth = growth.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Expected `adata.obs[{growth_key!r}]` to be numeric, found dtype {growth.dtype}.") from error
-    masses = []
-    for rows in sources:
-        mass = growth[rows]
-        if not np.isfinite(mass).all() or (mass < 0).any() or mass.sum() == 0:
-            known = mass[~np.isnan(mass)]
-            raise ValueError(
-                f"Expected `adata.obs[{growth_key!r}]` of source cells to be finite, non-negative and not all zero, "
-                f"found minimum {known.min(initial=np.inf):.3g}, sum {known.sum():.3g}, {len(mass) - len(known)} NaN. "
-                "It counts expected descendants per cell; exponentiate a log growth rate first."
-            )
-        masses.append(mass / mass.sum())
-    return masses

@@ -36,6 +36,7 @@ def fit_trajectory(
     patience: int | None = None,
     ema_decay: float | None = None,
     source_noise: float = 0.0,
+    learn_rescaling: bool = False,
     rng: jax.Array | int = 0,
     key_added: str = "uot",
     progress: bool = True,
@@ -55,7 +56,7 @@ def fit_trajectory(
         Cells and pairs, see :meth:`uotcell.problems.TemporalProblem.prepare`.
     method, tau, marginal_penalty, epsilon, cost, scale_cost, anchors
         Estimator and coupling, see :meth:`uotcell.problems.TemporalProblem.solve`; τ is 0.95 by default.
-    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, rng, progress
+    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress
         Training, see :meth:`uotcell.problems.TemporalProblem.solve`.
     key_added
         Prefix and name of the slots.
@@ -68,6 +69,7 @@ def fit_trajectory(
     - ``.obsm["uot_velocity"]``: float32 ``(n_cells, n_dims)``, (image − cell) per unit of time.
     - ``.obs["uot_source_weight"]``, ``.obs["uot_target_weight"]``: float32, mass multipliers, 1 = unchanged, NaN
       where a cell is no source or no target.
+    - ``.obs["uot_uncertainty"]``: float32, variance of a source cell's images, by methods that learn a distribution.
     - ``.uns["uot"]``: dict of ``params``, ``pairs``, ``history`` and ``metrics``.
 
     Raises
@@ -90,7 +92,8 @@ def fit_trajectory(
     problem.solve(
         method, tau=tau, marginal_penalty=marginal_penalty, epsilon=epsilon, cost=cost, scale_cost=scale_cost,
         anchors=anchors, n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
-        patience=patience, ema_decay=ema_decay, source_noise=source_noise, rng=rng, progress=progress,
+        patience=patience, ema_decay=ema_decay, source_noise=source_noise,
+        learn_rescaling=learn_rescaling, rng=rng, progress=progress,
     )  # fmt: skip
     problem.write(key_added)
     return problem

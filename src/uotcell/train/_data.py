@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import logsumexp
 from ott.geometry.costs import CostFn
 
 from uotcell.methods import Batch, PairSummary
-from uotcell.ot import UnbalancedCoupling
+from uotcell.ot import Coupling, QuadraticCoupling, UnbalancedCoupling
 from uotcell.ot._geometry import PointGeometry
+from uotcell.ot._quadratic_batch import QuadraticReference, quadratic_batch
 from uotcell.ot._sampling import AliasTable, alias_table, draw, draw_columns
-from uotcell.ot._sinkhorn import SinkhornSolution, sinkhorn
+from uotcell.ot._sinkhorn import sinkhorn
 
 # Cells per side from which methods take units of cost.
 PRIOR_CELLS = 512
@@ -74,9 +76,34 @@ class BatchProblem(NamedTuple):
     mass: tuple[jax.Array, jax.Array]
 
     @classmethod
-    def of(cls, coupling: UnbalancedCoupling) -> BatchProblem:
-        """Take the problem of a coupling."""
+    def of(cls, coupling: Coupling) -> BatchProblem | QuadraticReference:
+        """Take the problem of a coupling.
+
+        Raises
+        ------
+        ValueError
+            If its cost is no function of two cells.
+        """
+        if isinstance(coupling, QuadraticCoupling):
+            return QuadraticReference.of(coupling)
+        if not isinstance(coupling, UnbalancedCoupling):
+            raise ValueError(
+                "Expected a cost that is a function of two cells with rescaling='minibatch', found paths through all "
+                "of them. Use rescaling='global'."
+            )
         return cls(coupling.cost_fn, coupling.scale, coupling.epsilon, (coupling.a.sum(), coupling.b.sum()))
+
+
+class BatchCoupling(NamedTuple):
+    """Solved coupling of a batch: marginals, a function from row numbers to rows of the plan, and the error reached.
+
+    Rows are logarithms up to a constant.
+    """
+
+    source_weights: jax.Array
+    target_weights: jax.Array
+    log_rows: Callable[[jax.Array], jax.Array]
+    marginal_error: jax.Array
 
 
 def split_rows(rng: jax.Array, n: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +115,7 @@ def split_rows(rng: jax.Array, n: int, fraction: float) -> tuple[np.ndarray, np.
 
 
 def training_data(
-    coupling: UnbalancedCoupling,
+    coupling: Coupling,
     rows: np.ndarray,
     columns: np.ndarray,
     *,
@@ -184,10 +211,10 @@ def draw_minibatch(
         rng_x, rng_y, rng_row, rng_column = jax.random.split(key, 4)
         x = data.x[draw(rng_x, data.source_table, (batch_size,))]
         y = data.y[draw(rng_y, data.target_table, (batch_size,))]
-        solution, log_plan = couple_batch(x, y, problem, tau)
+        solution = couple_batch(x, y, problem, tau)
         rows = jax.random.categorical(rng_row, jnp.log(solution.source_weights), shape=(batch_size,))
         if samples == "pairs":
-            columns = draw_columns(rng_column, log_plan(rows))
+            columns = draw_columns(rng_column, solution.log_rows(rows))
         else:
             columns = jax.random.categorical(rng_column, jnp.log(solution.target_weights), shape=(batch_size,))
         return x[rows], y[columns], solution.marginal_error
@@ -197,16 +224,22 @@ def draw_minibatch(
 
 
 def couple_batch(
-    x: jax.Array, y: jax.Array, problem: BatchProblem, tau: tuple[float, float]
-) -> tuple[SinkhornSolution, Callable]:
-    """Solve the coupling of a batch drawn from the prior measures.
-
-    Returns the solution, and a function from row numbers to those rows of the plan, as logarithms up to a constant.
-    """
+    x: jax.Array, y: jax.Array, problem: BatchProblem | QuadraticReference, tau: tuple[float, float]
+) -> BatchCoupling:
+    """Solve the coupling of a batch drawn from the prior measures."""
+    if isinstance(problem, QuadraticReference):
+        solved = quadratic_batch(x, y, problem, tau, threshold=BATCH_THRESHOLD)
+        weights = (jnp.exp(logsumexp(solved.log_plan, axis=axis)) for axis in (1, 0))
+        return BatchCoupling(*weights, lambda rows: solved.log_plan[rows], jnp.maximum(*solved[1:]))
     a, b = (jnp.full(len(p), mass / len(p)) for p, mass in zip((x, y), problem.mass, strict=True))
     geometry = PointGeometry(x, y, a, b, problem.cost_fn, problem.cost_scale, problem.epsilon)
     solution = sinkhorn(geometry, tau=tau, threshold=BATCH_THRESHOLD, max_iterations=BATCH_SWEEPS)
-    return solution, lambda rows: (solution.g - geometry.cost_rows(rows)) / problem.epsilon
+    return BatchCoupling(
+        solution.source_weights,
+        solution.target_weights,
+        lambda rows: (solution.g - geometry.cost_rows(rows)) / problem.epsilon,
+        solution.marginal_error,
+    )
 
 
 def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from uotcell.methods import Method, TransportMap
-from uotcell.ot import UnbalancedCoupling
+from uotcell.ot import Coupling
 from uotcell.ot._geometry import mean_squared_distance
 from uotcell.ot._inputs import as_key
 from uotcell.train._device import describe_device, in_lockstep, memory_bytes, warn_if_gpu_unused
@@ -28,7 +28,7 @@ VALID_EPSILON = 0.3
 
 def fit(
     method: Method,
-    coupling: UnbalancedCoupling,
+    coupling: Coupling,
     *,
     n_iters: int,
     batch_size: int = 256,
@@ -102,7 +102,7 @@ def fit(
 
 def fit_many(
     method: Method,
-    couplings: Sequence[UnbalancedCoupling],
+    couplings: Sequence[Coupling],
     *,
     n_iters: int,
     batch_size: int = 256,
@@ -213,7 +213,7 @@ def fit_many(
     return list(zip(maps, histories, strict=True))
 
 
-def _valid_epsilon(coupling: UnbalancedCoupling) -> float:
+def _valid_epsilon(coupling: Coupling) -> float:
     # Between spaces, distances within the target; where all cells coincide, any unit will do.
     x, a = (coupling.x, coupling.a) if coupling.same_space else (coupling.y, coupling.b)
     return VALID_EPSILON * (mean_squared_distance(x, coupling.y, a, coupling.b) or 1.0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from uotcell.methods import Method
-from uotcell.ot import UnbalancedCoupling
+from uotcell.ot import Coupling
 from uotcell.ot._inputs import as_key, as_points
 from uotcell.train._data import BatchProblem, Frame, HeldOut, bucket, held_out, split_rows, training_data
 from uotcell.train._program import PairRun
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 def prepare_pairs(
     method: Method,
-    couplings: Sequence[UnbalancedCoupling],
+    couplings: Sequence[Coupling],
     rngs: Sequence[jax.Array | int],
     *,
     rescaling: str,
@@ -82,7 +82,8 @@ def prepare_pairs(
             held = held_out(*cells[i], data, valid_sizes)
             pushed = coupling.push(np.asarray(held.x) * frame.scale + frame.shift, columns=columns)
             image = jnp.asarray(frame.target(pushed), jnp.float32)
-        pairs.append(Pair(state, PairRun(keys[i][3], data, BatchProblem.of(coupling)), held, image))
+        problem = BatchProblem.of(coupling) if rescaling == "minibatch" else None
+        pairs.append(Pair(state, PairRun(keys[i][3], data, problem), held, image))
     return pairs, frames
 
 
@@ -91,7 +92,7 @@ def stack(pairs: Sequence[Pair]) -> Pair:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
 
 
-def _own(coupling: UnbalancedCoupling, rows: Sequence[np.ndarray]) -> tuple[list, list]:
+def _own(coupling: Coupling, rows: Sequence[np.ndarray]) -> tuple[list, list]:
     """Held-out cells of the coupling, and the weights they have there."""
     rows = [_thinned(side) for side in rows]
     points = [np.asarray(side)[r] for side, r in zip((coupling.x, coupling.y), rows, strict=True)]
@@ -99,7 +100,7 @@ def _own(coupling: UnbalancedCoupling, rows: Sequence[np.ndarray]) -> tuple[list
     return points, [np.asarray(side)[r] for side, r in zip(sides, rows, strict=True)]
 
 
-def _unseen(coupling: UnbalancedCoupling, sides: tuple[ArrayLike, ArrayLike]) -> tuple[list, list]:
+def _unseen(coupling: Coupling, sides: tuple[ArrayLike, ArrayLike]) -> tuple[list, list]:
     """Cells the coupling has not seen, and the weights its potentials give them."""
     dims = (coupling.x.shape[1], coupling.y.shape[1])
     x, y = (_thinned(as_points(s, f"valid {name}", dim=d)) for s, name, d in zip(sides, "xy", dims, strict=True))
@@ -117,7 +118,7 @@ def _buckets(counts: list[list[int]]) -> tuple[int, int]:
     return tuple(bucket(max(side)) for side in zip(*counts, strict=True))
 
 
-def _check_split(coupling: UnbalancedCoupling, split, valid_fraction: float) -> None:
+def _check_split(coupling: Coupling, split, valid_fraction: float) -> None:
     (rows, valid_rows), (columns, valid_columns) = split
     if not (len(rows) and len(columns)):
         raise ValueError(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from uotcell.methods import Method
 from uotcell.ot._divergence import sinkhorn_divergence
+from uotcell.ot._quadratic_batch import QuadraticReference
 from uotcell.train._data import BatchProblem, HeldOut, TrainingData, draw_global, draw_minibatch, draw_pairs
 
 
@@ -44,7 +45,7 @@ class PairRun(NamedTuple):
 
     rng: jax.Array
     data: TrainingData
-    problem: BatchProblem
+    problem: BatchProblem | QuadraticReference | None
 
 
 @partial(jax.jit, static_argnames=("settings",))

@@ -12,7 +12,7 @@ import optax
 
 from uotcell._errors import ConvergenceError
 from uotcell.methods._rescaling import SIDES, RescalingNetworks, initial_params, multipliers
-from uotcell.ot import UnbalancedCoupling
+from uotcell.ot import Coupling
 from uotcell.ot._inputs import as_key
 from uotcell.ot._sampling import AliasTable, alias_table, draw
 from uotcell.train._data import bucket, pad
@@ -22,7 +22,7 @@ LEAST_CELLS = 8_192
 
 
 def fit_rescaling(
-    coupling: UnbalancedCoupling,
+    coupling: Coupling,
     *,
     hidden: tuple[int, ...] = (64, 64),
     n_iters: int = 2_000,

@@ -1,0 +1,73 @@
+"""From a solve on some cells of each side to a coupling of all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from uotcell.ot._structured import CrossCost
+
+
+def structured_coupling(cls, cost: CrossCost, cells, masses, support, solution, *, mass=None, anchored=False, **fields):
+    """Build a coupling from a solve on some cells of each side: extend potentials and weights to all of them.
+
+    Parameters
+    ----------
+    cls
+        Class of the coupling.
+    cost
+        Costs between the cells.
+    cells, masses
+        Cells of both sides in their original coordinates, and their prior masses.
+    support
+        Rows of both sides the problem was solved on.
+    solution
+        Potentials and marginals on the support, whose cells carry the mass of their whole side.
+    mass
+        Mass of the plan; that of the solution by default.
+    anchored
+        Whether cells with mass were left out of the solve.
+    fields
+        Further fields of the coupling.
+
+    Returns
+    -------
+    The coupling.
+    """
+    shifts = [prior @ points / prior.sum() for points, prior in zip(cells, masses, strict=True)]
+    if cls.same_space:
+        # Sides that are compared keep one origin.
+        shifts = [(shifts[0] + shifts[1]) / 2] * 2
+    potentials, weights = [], []
+    for prior, rows, potential, weight in zip(
+        masses, support, (solution.f, solution.g), (solution.source_weights, solution.target_weights), strict=True
+    ):
+        share = prior[rows].sum() / prior.sum()
+        potentials.append(np.zeros(len(prior), np.float32))
+        potentials[-1][rows] = potential
+        weights.append(np.zeros(len(prior)))
+        weights[-1][rows] = np.asarray(weight, np.float64) * share
+    coupling = cls(
+        x=jnp.asarray(cells[0] - shifts[0], jnp.float32), y=jnp.asarray(cells[1] - shifts[1], jnp.float32),
+        a=jnp.asarray(masses[0], jnp.float32), b=jnp.asarray(masses[1], jnp.float32),
+        f=jnp.asarray(potentials[0]), g=jnp.asarray(potentials[1]), cost=cost,
+        shift=shifts[0], target_shift=shifts[1], anchors=tuple(support) if anchored else None,
+        source_weights=jnp.asarray(weights[0], jnp.float32), target_weights=jnp.asarray(weights[1], jnp.float32),
+        converged=True, n_iters=int(solution.n_iters), marginal_error=float(solution.marginal_error), **fields,
+    )  # fmt: skip
+    total = float(np.asarray(solution.source_weights, np.float64).sum()) if mass is None else mass
+    for side, rows in enumerate(support):
+        rest = np.setdiff1d(np.arange(len(masses[side])), rows)
+        if len(rest):
+            soft = coupling.soft_minimum(cells[side][rest], source=side == 0)
+            potentials[side][rest] = coupling.tau[side] * soft
+            weights[side][rest] = masses[side][rest] * np.exp((coupling.tau[side] - 1) * soft / coupling.epsilon)
+            # The extension is exact for the anchors' plan; over all cells its mass carries sampling error.
+            weights[side] *= total / weights[side].sum()
+    return replace(
+        coupling,
+        f=jnp.asarray(potentials[0]), g=jnp.asarray(potentials[1]),
+        source_weights=jnp.asarray(weights[0], jnp.float32), target_weights=jnp.asarray(weights[1], jnp.float32),
+    )  # fmt: skip

@@ -1,0 +1,256 @@
+"""Couplings of costs that are no function of two points: paths in a graph, or distances compared across spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import jax
+import numpy as np
+from jax.scipy.special import logsumexp
+from numpy.typing import ArrayLike
+
+from uotcell.ot._base import Coupling
+from uotcell.ot._coupling import default_tile
+from uotcell.ot._inputs import as_key, as_points, padded_size
+from uotcell.ot._sampling import draw, draw_columns, partners
+
+
+class CrossCost(Protocol):
+    """Costs between the cells of a source and of a target, which may live in different spaces.
+
+    Cells are given in their original coordinates. ``support`` holds row numbers of the other side, all by default.
+    """
+
+    def rows(self, x: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
+        """Costs of source cells, seen or not, to the target cells, shape ``(k, m)``."""
+
+    def columns(self, y: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
+        """Costs of target cells, seen or not, to the source cells, shape ``(k, n)``."""
+
+    def seen_rows(self, i: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
+        """Costs of source cells given by their row numbers, shape ``(k, m)``."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StructuredCoupling(Coupling):
+    """Entropic unbalanced coupling whose cost is no function of two points; the two sides may differ in dimension.
+
+    Behaves like :class:`uotcell.ot.UnbalancedCoupling`. Costs are computed in blocks of rows that are thrown away at
+    once, so that beyond what the cost itself stores no n × m numbers are held.
+
+    Attributes
+    ----------
+    x, y
+        Source and target cells minus ``shift`` and ``target_shift``, shapes ``(n, d_x)`` and ``(m, d_y)``, float32.
+    a, b
+        Their prior masses, shapes ``(n,)`` and ``(m,)``.
+    f, g
+        Dual potentials in units of ``scale``.
+    epsilon
+        Entropic regularisation in units of ``scale``.
+    tau
+        λ/(λ+ε) of the source and of the target side; 1 is balanced.
+    scale
+        The cost that counts as one, in units of the cost.
+    cost
+        Costs of source cells to all target cells (``rows``) and the other way around (``columns``).
+    shift, target_shift
+        What was subtracted from the source and from the target cells, shapes ``(d_x,)`` and ``(d_y,)``, float64.
+    anchors
+        Rows of the source and target cells the problem was solved on; ``None`` when on all of them.
+    source_weights, target_weights
+        Marginals of the plan, the rescaled measures ã and b̃; their sums are equal.
+    converged, n_iters, marginal_error
+        How the solve ended. ``marginal_error`` is the violated optimality condition as a share of the mass.
+    """
+
+    cost: CrossCost
+    target_shift: np.ndarray
+    anchors: tuple[np.ndarray, np.ndarray] | None
+
+    def source_rescaling(self, x: ArrayLike) -> np.ndarray:
+        """Mass multiplier of source cells, seen or not.
+
+        Parameters
+        ----------
+        x
+            Cells, shape ``(k, d_x)``.
+
+        Returns
+        -------
+        ``ã/a`` at every cell, shape ``(k,)``, float32; one means that the cell keeps its mass.
+        """
+        return np.exp((self.tau[0] - 1.0) * self.soft_minimum(x, source=True) / self.epsilon)
+
+    def target_rescaling(self, y: ArrayLike) -> np.ndarray:
+        """Mass multiplier of target cells, seen or not.
+
+        Parameters
+        ----------
+        y
+            Cells, shape ``(k, d_y)``.
+
+        Returns
+        -------
+        ``b̃/b`` at every cell, shape ``(k,)``, float32.
+        """
+        return np.exp((self.tau[1] - 1.0) * self.soft_minimum(y, source=False) / self.epsilon)
+
+    def push(self, x: ArrayLike, *, columns: np.ndarray | None = None) -> np.ndarray:
+        """Entropic map: the mean of the target cells under the plan, given a source cell, seen or not.
+
+        Parameters
+        ----------
+        x
+            Source cells, shape ``(k, d_x)``.
+        columns
+            Rows of the target the mean is taken over; all by default.
+
+        Returns
+        -------
+        Their images, shape ``(k, d_y)``, float32.
+        """
+        return self._average(x, source=True, support=columns)
+
+    def pull(self, y: ArrayLike) -> np.ndarray:
+        """Entropic map from target to source.
+
+        Parameters
+        ----------
+        y
+            Target cells, shape ``(k, d_y)``.
+
+        Returns
+        -------
+        Their images, shape ``(k, d_x)``, float32.
+        """
+        return self._average(y, source=False)
+
+    def sample_pairs(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw ``n`` pairs of cells from the plan itself.
+
+        Parameters
+        ----------
+        rng
+            Key or seed.
+        n
+            Number of draws.
+
+        Returns
+        -------
+        Row numbers into ``x`` and into ``y``, each of shape ``(n,)``; entries at one place are a pair.
+        """
+        rng_source, rng_target = jax.random.split(as_key(rng))
+        i = np.asarray(draw(rng_source, self._tables[0], (n,)))
+        h = _log_weights(np.asarray(self.b), np.asarray(self.g), self.epsilon)
+        columns = self._reduce(self.cost.seen_rows, i, None, h, _draw_columns, rng=rng_target)
+        return i, columns
+
+    def sample_partners(self, rng: jax.Array | int, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
+        """Draw a pool of target cells for each of many source cells from its row of the plan, in one streamed pass.
+
+        Drawing a source cell by its weight and one of its pool evenly draws from the plan, without an n × m matrix and
+        without a search at every draw. The pool is drawn at even steps of the row's mass.
+
+        Parameters
+        ----------
+        rng
+            Key or seed.
+        rows
+            Source cells, row numbers into ``x``, shape ``(k,)``.
+        columns
+            Target cells that may be drawn, row numbers into ``y``, shape ``(l,)``.
+        size
+            Target cells per source cell.
+
+        Returns
+        -------
+        Positions in ``columns``, shape ``(k, size)``, int32, ascending in every row.
+        """
+        rows, columns = np.asarray(rows), np.asarray(columns)
+        h = _log_weights(np.asarray(self.b)[columns], np.asarray(self.g)[columns], self.epsilon)
+        return self._reduce(self.cost.seen_rows, rows, columns, h, partial(_partners, size=size), rng=as_key(rng))
+
+    def soft_minimum(self, points: ArrayLike, *, source: bool) -> np.ndarray:
+        """Cost minus potential, its soft minimum over the other side: the potential of a cell without penalty.
+
+        Parameters
+        ----------
+        points
+            Source or target cells, shape ``(k, d_x)`` or ``(k, d_y)``.
+        source
+            Whether they are source cells.
+
+        Returns
+        -------
+        ``−ε log Σ exp(h − c/(scale · ε))`` in units of ``scale``, shape ``(k,)``, float32.
+        """
+        points, costs, support, h, _ = self._sides(points, source=source)
+        return -self.epsilon * self._reduce(costs, points, support, h, _log_sum)
+
+    def _average(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None) -> np.ndarray:
+        points, costs, support, h, cells = self._sides(points, source=source, support=support)
+        shift = self.target_shift if source else self.shift
+        padded = np.zeros((padded_size(len(h)), cells.shape[1]), np.float32)
+        padded[: len(h)] = cells if support is None else cells[support]
+        average = self._reduce(costs, points, support, h, partial(_mean, values=padded))
+        return (average + shift).astype(np.float32)
+
+    def _sides(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None):
+        """Query points, their costs, and the cells, their row numbers and log weights of the other side."""
+        ours, cells, mass, potential = (self.x, self.y, self.b, self.g) if source else (self.y, self.x, self.a, self.f)
+        points = as_points(points, "x" if source else "y", dim=ours.shape[1])
+        mass, potential = np.asarray(mass), np.asarray(potential)
+        if support is None and self.anchors is not None:
+            support = self.anchors[1 if source else 0]
+        if support is None:
+            h = _log_weights(mass, potential, self.epsilon)
+        else:
+            # These stand for all cells of their side, so they carry the mass of the whole side.
+            h = _log_weights(mass[support], potential[support], self.epsilon) + np.log(mass.sum() / mass[support].sum())
+        return points, self.cost.rows if source else self.cost.columns, support, h, np.asarray(cells)
+
+    def _reduce(self, costs: Callable, queries: np.ndarray, support, h: np.ndarray, reduction: Callable, *, rng=None):
+        """Reduce the costs of the queries block by block; blocks of one size share one compiled program."""
+        width = padded_size(len(h))
+        weights = np.full(width, -np.inf, np.float32)  # padding weighs nothing
+        weights[: len(h)] = h
+        height = min(default_tile(width), padded_size(len(queries)))
+        key = jax.random.key(0) if rng is None else rng
+        out = []
+        for start in range(0, len(queries), height):
+            block = queries[start : start + height]
+            padded = np.zeros((height, width), np.float32)
+            padded[: len(block), : len(h)] = costs(block, support)
+            reduced = reduction(jax.random.fold_in(key, start), padded, weights, 1 / (self.scale * self.epsilon))
+            out.append(np.asarray(reduced)[: len(block)])
+        return np.concatenate(out)
+
+
+def _log_weights(mass: np.ndarray, potential: np.ndarray, epsilon: float) -> np.ndarray:
+    with np.errstate(divide="ignore"):  # a cell of mass zero weighs nothing
+        return np.log(mass) + potential / epsilon
+
+
+# One signature for all, so that one loop serves them; the first two need no key.
+@jax.jit
+def _log_sum(rng, cost, h, factor):
+    return logsumexp(h - cost * factor, axis=1)
+
+
+@jax.jit
+def _mean(rng, cost, h, factor, values):
+    return jax.nn.softmax(h - cost * factor, axis=1) @ values
+
+
+@jax.jit
+def _draw_columns(rng, cost, h, factor):
+    return draw_columns(rng, h - cost * factor)
+
+
+@partial(jax.jit, static_argnames=("size",))
+def _partners(rng, cost, h, factor, *, size):
+    return partners(rng, h - cost * factor, size)
