@@ -11,7 +11,7 @@ import numpy as np
 
 from uotcell.methods import Batch, Method
 from uotcell.ot import UnbalancedCoupling
-from uotcell.train._data import BatchProblem, TrainingData, training_data
+from uotcell.train._data import TrainingData, training_data
 from uotcell.train._program import Carry, PairRun, Settings, train_chunk
 
 DIM, N_CELLS, BATCH, EPSILON, RUN_STEPS = 50, 4_000, 1_024, 0.01, 2_000
@@ -55,7 +55,7 @@ def engine_step(method: Method, coupling: UnbalancedCoupling, batch_size: int, s
     """Cells on the device, what ``uc.train.fit`` runs for ``steps`` steps, and the state it starts from."""
     data, summary = cells_on_device(method, coupling)
     state = method.init(jax.random.key(0), DIM, summary)
-    run = PairRun(jax.random.key(0), data, BatchProblem.of(coupling))
+    run = PairRun(jax.random.key(0), data, None)
     stacked, run = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (state, run))
     carry = Carry(stacked, jax.tree.map(jnp.zeros_like, stacked.params))
     settings = Settings(method, batch_size, steps, "global", None, method.default_ema_decay, 0.0)
