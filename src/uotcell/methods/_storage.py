@@ -137,8 +137,8 @@ def _decoded(name: str, settings: dict, not_saved: dict) -> Method:
     unknown = sorted(set(settings) - {field.name for field in fields(METHODS[name])})
     if unknown:
         raise ValueError(
-            f"Expected settings that {METHODS[name].__name__} has, found {unknown}: the class has changed since the map "
-            "was saved."
+            f"Expected settings that {METHODS[name].__name__} has, found {unknown}: the class has changed "
+            "since the map was saved."
         )
     return METHODS[name](**{key: _as_tuple(value) for key, value in settings.items()})
 
