@@ -67,8 +67,8 @@ class TransportMap:
         Raises
         ------
         ValueError
-            If the directory holds other files, or the method has a setting that is no plain value and does not only
-            serve training.
+            If the directory holds other files, the method has a setting that is no plain value and does not only
+            serve training, or its name is that of another class.
         """
         save_map(self, directory)
 
