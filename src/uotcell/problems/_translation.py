@@ -26,6 +26,7 @@ from uotcell.problems._base import (
 )
 from uotcell.problems._representation import check_representation, representation
 from uotcell.train import fit, fit_rescaling
+from uotcell.train._engine import check_crosses_spaces
 
 SIDES = ("source", "target")
 
@@ -196,6 +197,7 @@ class TranslationProblem(Problem):
         """
         self._require("params", "prepare")
         method = resolve_method(method)
+        check_crosses_spaces(method)  # before minutes are spent on the coupling
         tau = DEFAULT_TAU if tau is None and marginal_penalty is None else tau
         n_iters = method.default_n_iters if n_iters is None else n_iters
         coupled = {
