@@ -58,9 +58,9 @@ def report(scores: pd.DataFrame) -> str:
             table = rows.pivot_table(index="prediction", columns="time", values=metric, aggfunc=mean_and_spread)
             table = table.reindex(rows["prediction"].unique())
             parts.append(f"### {course}\n\n{markdown(table)}")
-        means = scores.pivot_table(index=["course", "time"], columns="prediction", values=metric, sort=False)
+        means = scores.pivot_table(index=["course", "time"], columns="prediction", values=metric)
         ratios = means.div(means[FLOOR], axis=0)
-        per_course = ratios.groupby(level="course", sort=False).mean().T
+        per_course = ratios.groupby(level="course").mean().T
         per_course["all points"] = ratios.mean()
         per_course = per_course.reindex(scores["prediction"].unique())
         parts.append(
