@@ -190,8 +190,10 @@ def test_real_cells_find_themselves_in_rotated_coordinates():
         coupling = uc.ot.solve_quadratic(rotated, cells, tau=tau)
         assert foscttm(coupling.push(rotated), cells) < 0.03
         assert foscttm(coupling.pull(cells), rotated) < 0.03
-    shared = cells[:, :3] + cells[:, :3].std(axis=0) * 0.2 * rng.normal(size=(2, len(cells), 3))
-    fused = uc.ot.solve_quadratic(rotated, cells, x_shared=shared[0], y_shared=shared[1], tau=0.95, n_starts=3)
+    # Half as much noise as signal: alone, the shared features are wrong about one cell in six.
+    shared = cells[:, :2] + cells[:, :2].std(axis=0) * 0.5 * rng.normal(size=(2, len(cells), 2))
+    both = {"x_shared": shared[0], "y_shared": shared[1], "fused_weight": 0.1}
+    fused = uc.ot.solve_quadratic(rotated, cells, **both, tau=0.95, n_starts=3)
     images = fused.push(np.concatenate([rotated, shared[0]], axis=1))
     assert foscttm(images[:, :d], cells) < 0.03
 
@@ -212,7 +214,7 @@ def test_anchors_and_unseen_cells(monkeypatch):
     sides = ((coupling.source_rescaling(x) / 400, source), (coupling.target_rescaling(y) / 300, target))
     for rescaling, weights in sides:
         np.testing.assert_allclose(rescaling / rescaling.sum(), weights / weights.sum(), rtol=5e-3)
-        assert rescaling.sum() == pytest.approx(weights.sum(), rel=0.1)
+        assert rescaling.sum() == pytest.approx(weights.sum(), rel=0.05)
     unseen = rng.gamma(1.0, size=(300, 3)) * [3, 2, 1]
     assert foscttm(coupling.push(unseen) @ turn.T, unseen) < 0.1
     i, j = coupling.sample_pairs(0, 2_000)
@@ -220,8 +222,10 @@ def test_anchors_and_unseen_cells(monkeypatch):
     rows, columns = np.arange(50), np.arange(0, 300, 2)
     pool = coupling.sample_partners(0, rows, columns, 64)
     assert pool.shape == (50, 64)
-    images = y[columns][pool].mean(axis=1)
-    np.testing.assert_allclose(images, coupling.push(x[rows], columns=columns), atol=0.2 * y.std())
+    share = plan(coupling)[np.ix_(rows, columns)]
+    share *= 64 / share.sum(axis=1, keepdims=True)
+    # At even steps, a column is drawn as often as its share says, to within one.
+    assert np.abs(np.stack([np.bincount(row, minlength=150) for row in pool]) - share).max() < 1.001
     few = {**settings, "n_starts": 1}
     np.testing.assert_array_equal(uc.ot.solve_quadratic(x, y, **few).f, uc.ot.solve_quadratic(x, y, **few).f)
 
@@ -245,11 +249,20 @@ def test_costs_within_the_spaces(cost):
     np.testing.assert_allclose(coupling.target_rescaling(y) / 50, coupling.target_weights, rtol=5e-3)
 
 
+def test_shared_features_keep_one_origin():
+    x, y, x_shared, y_shared = spaces()
+    coupling = uc.ot.solve_quadratic(x, y, x_shared=x_shared, y_shared=y_shared + 3, tau=0.9, epsilon=0.05, n_starts=1)
+    # Batches compare them as the coupling keeps them: shifted apart, they would be another problem.
+    np.testing.assert_array_equal(coupling.shift[3:], coupling.target_shift[5:])
+    np.testing.assert_allclose(coupling.x[:, 3:] + coupling.shift[3:], x_shared, atol=1e-5)
+    np.testing.assert_allclose(coupling.y[:, 5:] + coupling.target_shift[5:], y_shared + 3, atol=1e-5)
+
+
 @pytest.mark.parametrize("tau", [(0.95, 0.95), (1.0, 1.0)])
 def test_batches_agree_with_the_whole_problem(tau):
-    x, y, x_shared, y_shared = spaces(120, 120)
+    x, y, x_shared, y_shared = spaces(200, 200)
     coupling = uc.ot.solve_quadratic(
-        x, y, x_shared=x_shared, y_shared=y_shared, fused_weight=0.5, tau=tau, epsilon=0.05, n_starts=1
+        x, y, x_shared=x_shared, y_shared=y_shared, fused_weight=0.2, tau=tau, epsilon=0.05, n_starts=1
     )
     reference = QuadraticReference.of(coupling)
     solve = jax.jit(quadratic_batch, static_argnames=("tau",))
@@ -257,15 +270,15 @@ def test_batches_agree_with_the_whole_problem(tau):
     expected = plan(coupling)
     assert whole.change <= 1e-3
     assert whole.marginal_error <= 1e-3
-    assert np.abs(np.exp(whole.log_plan) - expected).sum() < 0.1 * expected.sum()
+    assert np.abs(np.exp(whole.log_plan) - expected).sum() < 0.02 * expected.sum()
     rng = np.random.default_rng(0)
     for _ in range(3):
-        i, j = (np.sort(rng.permutation(120)[:80]) for _ in range(2))
+        i, j = (np.sort(rng.permutation(200)[:100]) for _ in range(2))
         found = np.exp(np.asarray(solve(coupling.x[i], coupling.y[j], reference, tau).log_plan, np.float64))
         assert found.sum() == pytest.approx(coupling.transported_mass, rel=0.15)
         images = found @ np.asarray(coupling.y)[j] / found.sum(1, keepdims=True)
         expected = coupling.push(np.concatenate([x, x_shared], axis=1)[i]) - coupling.target_shift
-        assert np.mean((images - expected) ** 2) < 0.3 * expected.var()
+        assert np.mean((images - expected) ** 2) < 0.2 * expected.var()
 
 
 def test_batches_know_no_graph():

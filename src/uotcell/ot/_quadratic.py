@@ -183,7 +183,7 @@ def solve_quadratic(
     )
     return structured_coupling(
         QuadraticCoupling, QuadraticCost(linearisation, cells, shifts, n_own), cells, masses, support, solution,
-        anchored=any(len(rows) < np.count_nonzero(m) for rows, m in zip(support, masses, strict=True)),
+        shifts=shifts, anchored=any(len(rows) < np.count_nonzero(m) for rows, m in zip(support, masses, strict=True)),
         epsilon=float(epsilon), tau=tau, scale=1.0, fused_weight=weight, n_shared=x.shape[1] - n_own[0],
         objective=minimum, plan_change=float(state.change), n_outer=int(state.n_outer),
     )  # fmt: skip
