@@ -44,19 +44,25 @@ def markdown(frame: pd.DataFrame) -> str:
     )
 
 
+def mean_and_spread(values: pd.Series) -> str:
+    """Mean ± standard deviation."""
+    return f"{values.mean():.3g} ± {values.std():.1g}"
+
+
 def report(scores: pd.DataFrame) -> str:
     """All tables, and a word on every bar."""
     parts = []
     for metric, title in METRICS.items():
         parts.append(f"## {title}\n\nMean ± standard deviation over {scores['seed'].nunique()} seeds.")
         for course, rows in scores.groupby("course", sort=False):
-            cells = rows.groupby(["prediction", "time"], sort=False)[metric].agg(["mean", "std"])
-            table = cells.apply(lambda c: f"{c['mean']:.3g} ± {c['std']:.1g}", axis=1).unstack(sort=False)
+            table = rows.pivot_table(index="prediction", columns="time", values=metric, aggfunc=mean_and_spread)
+            table = table.reindex(rows["prediction"].unique())
             parts.append(f"### {course}\n\n{markdown(table)}")
-        means = scores.pivot_table(index=["course", "time"], columns="prediction", values=metric, sort=False)
+        means = scores.pivot_table(index=["course", "time"], columns="prediction", values=metric)
         ratios = means.div(means[FLOOR], axis=0)
-        per_course = ratios.groupby(level="course", sort=False).mean().T
+        per_course = ratios.groupby(level="course").mean().T
         per_course["all points"] = ratios.mean()
+        per_course = per_course.reindex(scores["prediction"].unique())
         parts.append(
             f"### {title}, in units of the noise floor\n\nMean over the points of a course, and over all points.\n\n"
             + markdown(per_course.map(lambda v: f"{v:.3g}"))
@@ -79,6 +85,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "interpolation.md")
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(exist_ok=True)
     tables = []
     for course, (load, time_key, use_rep) in COURSES.items():
         table = uc.tl.evaluate_interpolation(
@@ -86,6 +93,7 @@ def main() -> None:
         )
         tables.append(table.assign(course=course))
     scores = pd.concat(tables)
+    scores.to_csv(arguments.out.with_suffix(".csv"), index=False, float_format="%.5g")
     head = f"""# Interpolation in time
 
 `python benchmarks/interpolation.py --seeds {arguments.seeds}` on {describe_device()} ({platform.machine()}), Python
@@ -98,7 +106,6 @@ def main() -> None:
 their weight in the unbalanced coupling. *noise floor*: one half of the real cells against the other.
 
 """
-    arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(head + report(scores) + "\n", encoding="utf-8")
     print(arguments.out.read_text(encoding="utf-8"))
 

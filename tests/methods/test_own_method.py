@@ -85,7 +85,7 @@ def test_what_the_method_leaves_to_its_base(page):
     np.testing.assert_allclose(fitted.log_density_change(x), -np.linalg.slogdet(matrix)[1], rtol=1e-4)
     np.testing.assert_array_equal(fitted.sample(x, 2), [image, image])
     with pytest.raises(TypeError, match="no conditional variance"):
-        fitted.uncertainty(x)
+        fitted.variance(x)
 
 
 @needs_docs
