@@ -84,6 +84,9 @@ class TorchCFM:
     """The loop of torchcfm's examples, with its own network of the same widths on as many threads as jax has cores."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
+        # Threads that spin while they wait take the cores from whatever else runs, and made torch five times slower on
+        # a machine that was shared.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
         from torchcfm.conditional_flow_matching import (
             ConditionalFlowMatcher,

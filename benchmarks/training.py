@@ -14,8 +14,8 @@ A second table compares the step of the Monge gap with ott's ``MongeGapEstimator
 of 256, ε = 0.05 of the mean cost, Adam at a cosine schedule, as many steps each; both maps are then scored by ott's
 own losses on the same cells.
 
-A third table times flow matching on the same cells: a velocity network of three layers of 256, fitted to pairs of the
-balanced and from an unbalanced plan. Its peer is torchcfm, which solves an exact plan for every batch. Its rows need
+A third table times flow matching on the same cells: a velocity network of three layers of 256, fitted to pairs of a
+balanced and of an unbalanced plan. Its peer is torchcfm, which solves an exact plan for every batch. Its rows need
 ``pip install POT torch`` and ``pip install --no-deps torchcfm``, and are left out without.
 """
 
