@@ -97,7 +97,7 @@ def test_a_condition_scales_and_shifts_the_features():
 
 
 def test_a_condition_is_required():
-    with pytest.raises(ValueError, match="Expected a condition, .* found none"):
+    with pytest.raises(ValueError, match=r"Expected a condition, .* found none"):
         network(condition_dim=2)(points(), 0.5)
-    with pytest.raises(ValueError, match="Expected no condition, .* found one"):
+    with pytest.raises(ValueError, match=r"Expected no condition, .* found one"):
         network()(points(), 0.5, points(dim=2))
