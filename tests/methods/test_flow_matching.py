@@ -1,6 +1,5 @@
 """UOT-FM as a method: its paths and pairs, its flow and density, its options."""
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +31,7 @@ def fit_oracle(dim, method, n, **options):
 @pytest.fixture(scope="module")
 def gaussian():
     """The closed form, a map fitted to it, and fresh cells of the rescaled source."""
-    return fit_oracle(2, FlowMatching(hidden=(64, 64), learning_rate=3e-3, tolerance=1e-5), 2000)
+    return fit_oracle(2, FlowMatching(hidden=(64, 64), learning_rate=3e-3, n_steps=40), 1000)
 
 
 def test_reaches_the_closed_form_on_fresh_cells(gaussian):
@@ -41,7 +40,7 @@ def test_reaches_the_closed_form_on_fresh_cells(gaussian):
 
 
 def test_reaches_the_closed_form_in_eight_dimensions():
-    oracle, fitted, _ = fit_oracle(8, FlowMatching(hidden=(128, 128), learning_rate=3e-3), 4000)
+    oracle, fitted, _ = fit_oracle(8, FlowMatching(hidden=(128, 128), learning_rate=3e-3, n_steps=10), 2000)
     assert oracle.l2_uvp(fitted.push) <= 6.0
 
 
@@ -110,16 +109,18 @@ def test_density_of_a_straight_map_is_the_determinant_of_its_hessian():
         np.testing.assert_allclose(fitted.log_density_change(x, t), -np.linalg.slogdet(jacobian)[1], atol=1e-3)
 
 
+# Of steps chosen by tolerance, the default of 1e-3 bounds the error of one step, not of all.
 @pytest.mark.parametrize(
-    ("solver", "n_steps", "tolerance"), [("euler", 200, 0.02), ("heun", 50, 1e-3), ("tsit5", 20, 1e-3)]
+    ("solver", "n_steps", "bound"),
+    [("euler", 400, 0.02), ("heun", 100, 2e-3), ("tsit5", 20, 2e-3), ("tsit5", None, 0.02)],
 )
-def test_solvers_agree(gaussian, solver, n_steps, tolerance):
+def test_solvers_agree(gaussian, solver, n_steps, bound):
     _, fitted, x = gaussian
-    other = uc.methods.FlowMatching(hidden=fitted.method.hidden, solver=solver, n_steps=n_steps)
+    other = FlowMatching(hidden=fitted.method.hidden, solver=solver, n_steps=n_steps)
     cells = jnp.float32((x - fitted.shift) / fitted.scale)
     image = fitted.method.push(fitted.params, cells)
-    np.testing.assert_allclose(other.push(fitted.params, cells), image, atol=tolerance)
-    np.testing.assert_allclose(other.pull(fitted.params, image), cells, atol=tolerance)
+    np.testing.assert_allclose(other.push(fitted.params, cells), image, atol=bound)
+    np.testing.assert_allclose(other.pull(fitted.params, image), cells, atol=bound)
 
 
 @pytest.mark.parametrize(
@@ -155,16 +156,14 @@ def test_no_way_is_no_move():
         np.testing.assert_array_equal(found, np.ones((2, 2, 1)))
 
 
-def test_the_solvers_are_those_of_diffrax_in_order():
-    """Halving the step divides the error by 2, 4 and 32."""
-    for solver, order in (("euler", 1), ("heun", 2), ("tsit5", 5)):
-        errors = [
-            abs(float(flow(lambda t, x, _: -4 * x, jnp.ones((1, 1)), jnp.array([0.0, 1.0]), solver=solver,
-                           n_steps=n, tolerance=1.0)[-1, 0, 0]) - np.exp(-4.0))
-            for n in ((4, 8) if solver == "tsit5" else (64, 128))
-        ]  # fmt: skip
-        assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.7), solver
-    assert diffrax.Tsit5().order(diffrax.ODETerm(lambda t, y, a: y)) == 5
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_halving_the_steps_divides_the_error_by_the_order(solver, order):
+    errors = []
+    for n_steps in (32, 64):
+        options = {"solver": solver, "n_steps": n_steps, "tolerance": 1.0}
+        found = flow(lambda t, x, _: -4 * x, jnp.ones((1, 1)), jnp.array([0.0, 1.0]), **options)
+        errors.append(abs(float(found[-1, 0, 0]) - np.exp(-4.0)))
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
 
 
 def path(n, *, seed=0, **options):
