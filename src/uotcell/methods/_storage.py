@@ -30,7 +30,7 @@ FRAME = ("shift", "scale", "target_shift", "target_scale")
 def save_map(transport_map: TransportMap, directory: str | Path) -> None:
     """Write a map into a directory that appears, or replaces an older one of a map, only when it is complete."""
     directory = Path(directory)
-    if directory.exists() and not (directory / CONFIG).exists() and any(directory.iterdir()):
+    if directory.exists() and not _is_replaceable(directory):
         raise ValueError(f"Expected `directory` to be new, empty or a saved map, found {str(directory)!r} with files.")
     method, rescaling = transport_map.method, transport_map.rescaling
     if other_of_this_name(type(method)):
@@ -65,7 +65,12 @@ def save_map(transport_map: TransportMap, directory: str | Path) -> None:
         (new / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
         if directory.exists():
             directory.rename(old)
-        new.rename(directory)
+        try:
+            new.rename(directory)
+        except OSError:
+            if old.exists():
+                old.rename(directory)
+            raise
     finally:
         shutil.rmtree(temporary)
 
@@ -96,6 +101,19 @@ def load_map(directory: str | Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _is_replaceable(directory: Path) -> bool:
+    """Whether there is nothing to lose but a saved map."""
+    if not directory.is_dir():
+        return False
+    names = {path.name for path in directory.iterdir()}
+    if not names:
+        return True
+    try:
+        return names <= {CONFIG, ARRAYS} and json.loads((directory / CONFIG).read_bytes())["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -103,11 +121,14 @@ def _config(path: Path) -> dict:
         raise ValueError(f"Expected {path} to be JSON, found a file that is damaged ({error}).") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"Expected {path} to describe a {FORMAT}, found something else.")
-    if config["schema"] != SCHEMA:
+    if config.get("schema", SCHEMA) != SCHEMA:
         raise ValueError(
             f"Expected a map of schema {SCHEMA}, found {config['schema']}, written by uotcell "
             f"{config['versions']['uotcell']}. Load it with that version."
         )
+    missing = [name for name in ("schema", "method", "rescaling_hidden", "sha256") if name not in config]
+    if missing:
+        raise ValueError(f"Expected {path} to have entries {missing}, found none: it is damaged. Save the map again.")
     return config
 
 

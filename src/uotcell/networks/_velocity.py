@@ -46,6 +46,9 @@ class VelocityNetwork(nnx.Module):
 
     def __call__(self, x: jax.Array, t: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         """Velocity of every row of ``x`` ``(n, dim)`` at times ``t``, one or ``(n,)``, given ``(n, condition_dim)``."""
+        if self.is_conditional != (condition is not None):
+            found, expected = ("none", "a") if self.is_conditional else ("one", "no")
+            raise ValueError(f"Expected {expected} condition, as the network was made, found {found}.")
         activate = MLP_ACTIVATIONS[self.activation]
         t = jnp.broadcast_to(t, x.shape[:-1])[..., None]
         angles = 2 * jnp.pi * t * jnp.arange(1, TIME_FREQUENCIES + 1)
