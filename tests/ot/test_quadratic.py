@@ -59,7 +59,17 @@ def test_the_plan_is_a_stationary_point_of_the_objective_as_written():
     a, b = masses(n, m)
     a, b = 1.3 * a, 0.8 * b
     coupling = uc.ot.solve_quadratic(
-        x, y, x_shared=x_shared, y_shared=y_shared, fused_weight=w, a=a, b=b, tau=tau, epsilon=epsilon, threshold=1e-5
+        x,
+        y,
+        x_shared=x_shared,
+        y_shared=y_shared,
+        fused_weight=w,
+        a=a,
+        b=b,
+        tau=tau,
+        epsilon=epsilon,
+        threshold=1e-5,
+        n_starts=1,
     )
     dx, dy, spread = parts(x, y, a, b)
     c = linear_part(x_shared, y_shared, a, b)
@@ -91,7 +101,7 @@ def test_agrees_with_pot_when_unbalanced(tau):
     x, y, *_ = spaces()
     a, b = masses()
     epsilon = 0.05
-    coupling = uc.ot.solve_quadratic(x, y, a=a, b=b, tau=tau, epsilon=epsilon, threshold=1e-5)
+    coupling = uc.ot.solve_quadratic(x, y, a=a, b=b, tau=tau, epsilon=epsilon, threshold=1e-5, n_starts=3)
     dx, dy, spread = parts(x, y, a, b)
     penalty = tuple(spread * side for side in coupling.marginal_penalty)
     start = plan(coupling)
@@ -113,7 +123,7 @@ def test_balanced_agrees_with_pot():
     dx, dy, spread = parts(x, y, a, b)
     c = linear_part(x_shared, y_shared, a, b)
     settings = {"loss_fun": "square_loss", "max_iter": 500, "tol": 1e-9}
-    coupling = uc.ot.solve_quadratic(x, y, a=a, b=b, epsilon=epsilon, threshold=1e-5)
+    coupling = uc.ot.solve_quadratic(x, y, a=a, b=b, epsilon=epsilon, threshold=1e-5, n_starts=3)
     # POT's gradient is twice the linearised cost.
     expected = pot.gromov.entropic_gromov_wasserstein(
         dx, dy, a, b, epsilon=2 * epsilon * spread, G0=plan(coupling), **settings
@@ -123,7 +133,16 @@ def test_balanced_agrees_with_pot():
     np.testing.assert_allclose(coupling.source_rescaling(x), 1)
 
     fused = uc.ot.solve_quadratic(
-        x, y, x_shared=x_shared, y_shared=y_shared, fused_weight=w, a=a, b=b, epsilon=epsilon, threshold=1e-5
+        x,
+        y,
+        x_shared=x_shared,
+        y_shared=y_shared,
+        fused_weight=w,
+        a=a,
+        b=b,
+        epsilon=epsilon,
+        threshold=1e-5,
+        n_starts=1,
     )
     unit = 1 / ((1 - w) / spread + 2 * w)
     expected = pot.gromov.entropic_fused_gromov_wasserstein(
@@ -152,7 +171,7 @@ def test_weight_one_is_the_linear_problem(tau):
 def test_one_balanced_side_sets_the_mass():
     x, y, *_ = spaces()
     a, b = masses()
-    coupling = uc.ot.solve_quadratic(x, y, a=2 * a, b=b, tau=(1, 0.9), epsilon=0.05)
+    coupling = uc.ot.solve_quadratic(x, y, a=2 * a, b=b, tau=(1, 0.9), epsilon=0.05, n_starts=1)
     np.testing.assert_allclose(coupling.source_weights, 2 * a, rtol=2e-3)
     assert coupling.transported_mass == pytest.approx(2, rel=1e-3)
     assert np.std(coupling.target_weights / b) > 1e-2
@@ -186,10 +205,9 @@ def test_real_cells_find_themselves_in_rotated_coordinates():
     rng = np.random.default_rng(0)
     d = cells.shape[1]
     rotated = np.pad(cells, ((0, 0), (0, 2))) @ np.linalg.qr(rng.normal(size=(d + 2, d + 2)))[0]
-    for tau in (1.0, 0.95):
-        coupling = uc.ot.solve_quadratic(rotated, cells, tau=tau)
-        assert foscttm(coupling.push(rotated), cells) < 0.03
-        assert foscttm(coupling.pull(cells), rotated) < 0.03
+    coupling = uc.ot.solve_quadratic(rotated, cells, tau=0.95)
+    assert foscttm(coupling.push(rotated), cells) < 0.03
+    assert foscttm(coupling.pull(cells), rotated) < 0.03
     # Half as much noise as signal: alone, the shared features are wrong about one cell in six.
     shared = cells[:, :2] + cells[:, :2].std(axis=0) * 0.5 * rng.normal(size=(2, len(cells), 2))
     both = {"x_shared": shared[0], "y_shared": shared[1], "fused_weight": 0.1}
@@ -277,7 +295,8 @@ def test_batches_agree_with_the_whole_problem(tau):
         found = np.exp(np.asarray(solve(coupling.x[i], coupling.y[j], reference, tau).log_plan, np.float64))
         assert found.sum() == pytest.approx(coupling.transported_mass, rel=0.15)
         images = found @ np.asarray(coupling.y)[j] / found.sum(1, keepdims=True)
-        expected = coupling.push(np.concatenate([x, x_shared], axis=1)[i]) - coupling.target_shift
+        # Over the same targets: which were drawn is the batch's luck, not its solution.
+        expected = coupling.push(np.concatenate([x, x_shared], axis=1)[i], columns=j) - coupling.target_shift
         assert np.mean((images - expected) ** 2) < 0.2 * expected.var()
 
 
