@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from tiny_screen import tiny_screen
 
 import uotcell as uc
 from uotcell.__main__ import main
-from uotcell.benchmark._store import read_json
+from uotcell.benchmark import _cli
+from uotcell.benchmark._config import resolve_methods
 from uotcell.methods import _registry
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_method.md"
@@ -95,23 +95,25 @@ def test_in_the_table_of_the_benchmark(page):
     own = families[families["method"] == "affine"]
     assert np.isfinite(own["sinkhorn_divergence"]).all()
     assert "| UOT-affine |" in page["result"].to_markdown()
+    settings = json.loads((page["folder"] / "affine_benchmark" / "config.json").read_text(encoding="utf-8"))["methods"]
+    assert settings == {"affine": {"name": "affine", "learning_rate": 0.01, "decay": "cosine"}}
 
 
 @needs_docs
-def test_named_on_the_command_line(page, tmp_path, monkeypatch, capsys):
-    tiny_screen().write_h5ad(tmp_path / "tiny.h5ad")
-    command = ["benchmark", "perturbation", "--data", str(tmp_path / "tiny.h5ad"), "--perturbation-key", "drug"]
-    command += ["--quick", "--n-iters", "5", "--tau", "1", "--workers", "0", "--out", str(tmp_path / "out")]
+def test_named_on_the_command_line(page, monkeypatch, capsys):
+    def stop(screens, *, methods, **settings):
+        raise SystemExit(repr(resolve_methods(methods)["affine"]))
+
+    monkeypatch.setattr(_cli, "run_benchmark", stop)
+    command = ["benchmark", "perturbation", "--data", "melanoma_4i", "--workers", "0", "--methods", "affine"]
     # As in a process that has not seen the class yet.
     monkeypatch.delitem(sys.modules, MODULE)
     monkeypatch.delitem(_registry.METHODS, "affine")
     with pytest.raises(SystemExit):
-        main([*command, "--methods", "affine"])
+        main(command)
     assert "found 'affine'" in capsys.readouterr().err
-    main([*command, "--methods", "affine", "--import", MODULE])
-    assert "| OT-affine |" in capsys.readouterr().out
-    settings = read_json(tmp_path / "out" / "config.json")["methods"]["affine"]
-    assert settings == {"name": "affine", "learning_rate": 0.01, "decay": "cosine"}
+    with pytest.raises(SystemExit, match=r"^Affine\(learning_rate=0.01"):
+        main([*command, "--import", MODULE])
 
 
 @needs_docs
