@@ -36,7 +36,8 @@ def test_a_moving_cloud_is_found_on_its_way(solved):
     assert positions.dtype == np.float32
     assert weights.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(weights @ positions, [4.0, 0.0], atol=0.4)
-    if not solved[1.0, 3.0].transport_map.method.is_stochastic:  # whose mean images are contracted
+    if solved[1.0, 3.0].transport_map.method.name in ("flow_matching", "icnn"):
+        # Means of a distribution are contracted, and so is the Monge gap's map after as few steps as these.
         spread = np.sqrt(weights @ (positions - weights @ positions) ** 2)
         assert np.all((spread > 0.6) & (spread < 1.2))
     assert (population.obs["day"] == 2.0).all()

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from uotcell._errors import ConvergenceError
 from uotcell.methods import Method
 from uotcell.metrics import sinkhorn_divergence, wasserstein
 from uotcell.ot import UnbalancedCoupling, solve_unbalanced
@@ -152,22 +153,21 @@ def score_left_out(point: LeftOut, settings: InterpolationSettings, seed: int) -
 
     Returns
     -------
-    One row per prediction: its name, W1 and Sinkhorn divergence.
+    One row per prediction: its name, W1 and Sinkhorn divergence, NaN where its solve did not converge.
     """
     epsilon = DIVERGENCE_EPSILON * (mean_squared_distance(point.truth, point.truth) or 1.0)
     rows = []
     for name, (cells, weights, truth) in predictions(point, settings, seed).items():
         weights = np.full(len(cells), 1 / len(cells)) if weights is None else weights / weights.sum()
         b = np.full(len(truth), 1 / len(truth))
-        rows.append(
-            {
-                "prediction": name,
-                "wasserstein": wasserstein(cells, truth, a=weights),
-                "sinkhorn_divergence": sinkhorn_divergence(
-                    pad_cells(cells), pad_cells(truth), epsilon=epsilon, a=pad_cells(weights), b=pad_cells(b)
-                ),
-            }
-        )
+        try:
+            divergence = sinkhorn_divergence(
+                pad_cells(cells), pad_cells(truth), epsilon=epsilon, a=pad_cells(weights), b=pad_cells(b)
+            )
+        except ConvergenceError:
+            divergence = np.nan
+        distance = wasserstein(cells, truth, a=weights)
+        rows.append({"prediction": name, "wasserstein": distance, "sinkhorn_divergence": divergence})
     return rows
 
 

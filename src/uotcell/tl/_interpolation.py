@@ -76,8 +76,8 @@ def evaluate_interpolation(
     Returns
     -------
     A row for every time point, seed and prediction, with the Wasserstein distance W1 (in units of the representation)
-    and the Sinkhorn divergence (in squared units) to the cells left out. Sets ``adata.uns["uot_interpolation"]``: dict
-    of ``params`` and the columns of the table as arrays.
+    and the Sinkhorn divergence (in squared units, NaN where it did not converge) to the cells left out. Sets
+    ``adata.uns["uot_interpolation"]``: dict of ``params`` and the columns of the table as arrays.
 
     Raises
     ------
