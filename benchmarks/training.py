@@ -1,8 +1,9 @@
 """Time of a training step: the engine against the bare network update and against a Sinkhorn solve in every step.
 
-Run ``python benchmarks/training.py``; it prints one table. All rows share one network (the published ICNN, four layers
-of 64, leaky ReLU, ten inner steps), one pair of 4,000 × 4,000 cells in 50 dimensions and batches of 1,024. Rounds
-alternate between the contenders, and ratios are taken within a round, so that a machine that slows down slows all.
+Run ``python benchmarks/training.py``; it prints three tables. All rows of the first share one network (the published
+ICNN, four layers of 64, leaky ReLU, ten inner steps), one pair of 4,000 × 4,000 cells in 50 dimensions and batches of
+1,024. Rounds alternate between the contenders, and ratios are taken within a round, so that a machine that slows down
+slows all.
 
 - *bare*: the compiled update scanned over one fixed batch. No data, no coupling, no draws.
 - *engine*: what ``uc.train.fit`` runs, plus its one-off solve spread over 2,000 steps.
@@ -12,13 +13,16 @@ alternate between the contenders, and ratios are taken within a round, so that a
 A second table compares the step of the Monge gap with ott's ``MongeGapEstimator``: the same residual network, batches
 of 256, ε = 0.05 of the mean cost, Adam at a cosine schedule, as many steps each; both maps are then scored by ott's
 own losses on the same cells.
+
+A third table times flow matching on the same cells: a velocity network of three layers of 256, fitted to pairs of a
+balanced and of an unbalanced plan. Its peer is torchcfm, which solves an exact plan for every batch. Its rows need
+``pip install POT torch`` and ``pip install --no-deps torchcfm``, and are left out without.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
-import time
 from functools import partial
 from statistics import median
 
@@ -27,44 +31,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import ott_monge_gap
+from engine import BATCH, DIM, EPSILON, N_CELLS, RUN_STEPS, bare_update, cells, engine_step, timed
+from flow_matching import flow_matching_table
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
 
 import uotcell as uc
 from uotcell.methods import ICNN, Batch, MongeGap
-from uotcell.train._data import BatchProblem, training_data
 from uotcell.train._device import describe_device
-from uotcell.train._program import Carry, PairRun, Settings, train_chunk
 
-DIM, N_CELLS, BATCH, EPSILON, RUN_STEPS = 50, 4_000, 1_024, 0.01, 2_000
 METHOD = ICNN(hidden=(64, 64, 64, 64), activation="leaky_relu", n_inner=10)
 MONGE_GAP, GAP_BATCH, GAP_STEPS = MongeGap(gap_weight=0.3), 256, 500
-
-
-def cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two Gaussian clouds whose variances fall off like those of principal components."""
-    rng = np.random.default_rng(seed)
-    spread = 1 / np.sqrt(1 + np.arange(DIM) / 5)
-    x, y = rng.normal(size=(2, N_CELLS, DIM)) * spread
-    return x, 1.2 * y + 1.5 * spread / np.sqrt(DIM)
-
-
-def timed(function, *arguments) -> tuple[float, object]:
-    """Seconds until the answer is ready, and the answer."""
-    started = time.perf_counter()
-    out = jax.block_until_ready(function(*arguments))
-    return time.perf_counter() - started, out
-
-
-def bare_update(steps: int):
-    """Compiled update, scanned over one batch."""
-
-    @jax.jit
-    def run(state, batch: Batch, rng):
-        return jax.lax.scan(lambda s, i: METHOD.update(s, batch, rng, i / RUN_STEPS), state, jnp.arange(steps))[0]
-
-    return run
 
 
 class PerStep:
@@ -110,17 +88,6 @@ class PerStep:
                 psi, psi_state = self.inner(psi, psi_state, phi, x)
             phi, phi_state = self.outer(psi, phi, phi_state, x, y)
         return psi, phi
-
-
-def engine_step(method, coupling, batch_size: int, steps: int):
-    """Cells on the device, what ``uc.train.fit`` runs for ``steps`` steps, and the state it starts from."""
-    data, summary, _ = training_data(coupling, np.arange(N_CELLS), np.arange(N_CELLS), rescaling="global")
-    state = method.init(jax.random.key(0), DIM, summary)
-    run = PairRun(jax.random.key(0), data, BatchProblem.of(coupling))
-    stacked, run = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (state, run))
-    carry = Carry(stacked, jax.tree.map(jnp.zeros_like, stacked.params))
-    settings = Settings(method, batch_size, steps, "global", None, None, 0.0)
-    return data, partial(train_chunk, settings, carry, 0, RUN_STEPS, run), state
 
 
 def monge_gap_table(x: np.ndarray, y: np.ndarray, rounds: int, steps: int) -> None:
@@ -181,7 +148,7 @@ def main() -> None:
             setups[f"per-step τ={tau} {'recentred' if recenter else 'plain'}"] = partial(loop.run, state, rng, steps)
     shape = (METHOD.draws, BATCH, DIM)
     batch = Batch(jax.random.normal(rng, shape), 1 + jax.random.normal(jax.random.key(1), shape))
-    setups["bare update"] = partial(bare_update(steps), state, batch, rng)
+    setups["bare update"] = partial(bare_update(METHOD, steps), state, batch, rng)
 
     for run in setups.values():
         timed(run)  # compiles
@@ -215,6 +182,7 @@ def main() -> None:
             row += f"   {value:.2f} {over} ({bar})"
         print(row)
     monge_gap_table(x, y, options.rounds, steps)
+    flow_matching_table(x, y, options.rounds, steps)
 
 
 if __name__ == "__main__":

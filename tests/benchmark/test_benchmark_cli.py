@@ -8,7 +8,7 @@ import uotcell as uc
 from uotcell.__main__ import main
 from uotcell.benchmark._cli import LOADERS
 from uotcell.benchmark._store import read_json
-from uotcell.problems import _base
+from uotcell.methods import _registry
 
 COMMAND = ["benchmark", "perturbation"]
 
@@ -21,7 +21,7 @@ def file(tmp_path_factory):
 
 
 def test_quick_run_of_a_file(file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(_base.METHODS, "icnn", lambda: ICNN)
+    monkeypatch.setitem(_registry.METHODS, "icnn", lambda: ICNN)
     out = tmp_path / "out"
     command = [*COMMAND, "--data", str(file), "--perturbation-key", "drug", "--groupby", "line", "--out", str(out)]
     main([*command, "--quick", "--methods", "icnn", "--n-iters", "10", "--tau", "1", "--workers", "0"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from uotcell import datasets
+from uotcell.benchmark._config import resolve_methods
 from uotcell.benchmark._run import run_benchmark
 from uotcell.benchmark._runner import SYNCHRONOUS, local_client
 from uotcell.benchmark._screen import Screen, read_screen
@@ -34,6 +36,14 @@ def add_benchmark(commands) -> None:
     parser.add_argument("--out", default="uotcell_benchmark", help="folder; an earlier run in it is resumed")
     parser.add_argument("--conditions", nargs="+", help="labels to compare (default: all)")
     parser.add_argument("--methods", nargs="*", help="names of methods (default: monge_gap and a small icnn)")
+    parser.add_argument(
+        "--import",
+        nargs="+",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="modules that register further methods",
+    )
     parser.add_argument("--tau", nargs="+", type=float, dest="tau_grid", help="the grid (default: 1 0.99 0.95 0.9)")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: 5)")
     parser.add_argument("--epsilon", type=float, help="in units of the mean cost (default: 0.05)")
@@ -63,6 +73,12 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         parser.error("give --workers or --scheduler, not both")
     if options.workers is not None and options.workers < 0:
         parser.error(f"expected --workers to be 0 or more, found {options.workers}")
+    for module in options.modules:
+        importlib.import_module(module)
+    try:
+        resolve_methods(options.methods)
+    except ValueError as error:
+        parser.error(str(error))
     screens = [_load(name, options, parser.error) for name in options.data]
     if options.conditions is not None:
         known = {label for screen in screens for label, _ in screen.conditions}

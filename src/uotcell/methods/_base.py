@@ -71,7 +71,7 @@ class Method(ABC):
     crosses_spaces
         Whether source and target may have different features.
     is_stochastic
-        Whether a cell has a distribution of images, of which ``push`` is the mean, and so an ``uncertainty``.
+        Whether a cell has a distribution of images, of which ``push`` is the mean, and so a ``variance``.
     training_only
         Options that a fitted map does not need. Where they are no plain values, saving a map leaves them out.
     default_n_iters, default_ema_decay
@@ -125,8 +125,8 @@ class Method(ABC):
         """Draw an image of every source cell, with a key of its own each ``(n,)``; the map itself if it is one."""
         return self.push(params, x)
 
-    def uncertainty(self, params: Any, x: jax.Array) -> jax.Array:
-        """Total variance of the images of every source cell ``(n,)``, where the method learns a distribution."""
+    def variance(self, params: Any, x: jax.Array) -> jax.Array:
+        """Variance of the images of every source cell in each dimension, where the method learns a distribution."""
         raise TypeError(f"{type(self).__name__} maps every cell to one image: it has no conditional variance.")
 
     def interpolate(self, params: Any, x: jax.Array, t: jax.Array) -> jax.Array:

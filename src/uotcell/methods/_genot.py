@@ -24,7 +24,7 @@ class GENOT(FlowMethod):
     Parameters
     ----------
     n_samples
-        Draws per cell behind conditional means (``push``) and variances (``uncertainty``). All cells share the latent
+        Draws per cell behind conditional means (``push``) and variances. All cells share the latent
         draws, in pairs of opposite sign, so that results depend on no seed and on no other cell.
     hidden, activation, noise, noise_schedule, clip_norm, solver, n_steps, tolerance
         See :class:`FlowMethod`.
@@ -68,9 +68,9 @@ class GENOT(FlowMethod):
         """Conditional mean of the image of every cell."""
         return self._draws(params, x).mean(axis=0)
 
-    def uncertainty(self, params: Any, x: jax.Array) -> jax.Array:
-        """Conditional variance of the image of every cell, summed over dimensions."""
-        return self._draws(params, x).var(axis=0).sum(axis=-1)
+    def variance(self, params: Any, x: jax.Array) -> jax.Array:
+        """Conditional variance of the image of every cell in each dimension."""
+        return self._draws(params, x).var(axis=0)
 
     def sample(self, params: Any, x: jax.Array, keys: jax.Array) -> jax.Array:
         """One image of every cell, from latent noise of its own key."""

@@ -29,7 +29,7 @@ def register(method: type[Method]) -> type[Method]:
     TypeError
         If it is no such class, or one of its functions is missing.
     ValueError
-        If another class has its name.
+        If another class has its name, or ``samples`` is neither "marginals" nor "pairs".
     """
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"Expected a class that derives from `Method`, found {method!r}.")
@@ -46,11 +46,21 @@ def register(method: type[Method]) -> type[Method]:
     for name in ("name", "samples"):
         if not hasattr(method, name):
             raise TypeError(f"Expected {method.__name__} to have a class attribute `{name}`, found none.")
-    known = METHODS.get(method.name)
-    if known is not None and (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
-        raise ValueError(f"Expected a `name` that no other method has, found {method.name!r} of {known.__qualname__}.")
+    # A property says it per instance, as that of flow matching does.
+    if isinstance(method.samples, str) and method.samples not in ("marginals", "pairs"):
+        raise ValueError(f"Expected `samples` to be 'marginals' or 'pairs', found {method.samples!r}.")
+    if other_of_this_name(method):
+        raise ValueError(
+            f"Expected a `name` that no other method has, found {method.name!r} of {METHODS[method.name].__qualname__}."
+        )
     METHODS[method.name] = method
     return method
+
+
+def other_of_this_name(method: type[Method]) -> bool:
+    """Whether the name of a class is registered for another one; a class that was defined again is the same."""
+    known = METHODS.get(method.name, method)
+    return (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__)
 
 
 def resolve_method(method: str | Method) -> Method:

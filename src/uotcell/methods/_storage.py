@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from uotcell.methods._base import Method, PairSummary
-from uotcell.methods._registry import METHODS
+from uotcell.methods._registry import METHODS, other_of_this_name
 from uotcell.methods._rescaling import SIDES, RescalingNetworks, initial_params
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ def save_map(transport_map: TransportMap, directory: str | Path) -> None:
     if directory.exists() and not _is_replaceable(directory):
         raise ValueError(f"Expected `directory` to be new, empty or a saved map, found {str(directory)!r} with files.")
     method, rescaling = transport_map.method, transport_map.rescaling
+    if other_of_this_name(type(method)):
+        # It would be loaded as that one, and map cells elsewhere.
+        raise ValueError(
+            f"Expected a method with a name of its own to save its map, found {type(method).__name__} with that of "
+            f"{METHODS[method.name].__name__}, {method.name!r}. Give the class another `name` and register it."
+        )
     settings, left_out = _encoded(method)
     arrays = {name: np.asarray(getattr(transport_map, name), np.float64) for name in FRAME}
     arrays |= _flat("params", transport_map.params)
@@ -148,6 +154,12 @@ def _decoded(name: str, settings: dict, not_saved: dict) -> Method:
         raise ValueError(
             f"Expected a map of one of the methods {sorted(METHODS)}, found {name!r}. If it is your own, import or "
             "define it and pass it to `uc.methods.register` first."
+        )
+    unknown = sorted(set(settings) - {field.name for field in fields(METHODS[name])})
+    if unknown:
+        raise ValueError(
+            f"Expected settings that {METHODS[name].__name__} has, found {unknown}: the class has changed "
+            "since the map was saved."
         )
     return METHODS[name](**{key: _as_tuple(value) for key, value in settings.items()})
 

@@ -67,8 +67,8 @@ class TransportMap:
         Raises
         ------
         ValueError
-            If the directory holds other files, or the method has a setting that is no plain value and does not only
-            serve training.
+            If the directory holds other files, the method has a setting that is no plain value and does not only
+            serve training, or its name is that of another class.
         """
         save_map(self, directory)
 
@@ -169,8 +169,8 @@ class TransportMap:
         function = partial(_sample, self.method, self.params)
         return np.stack([self._target(self._in_blocks(function, x, batch_size, per_cell=k)) for k in keys])
 
-    def uncertainty(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
-        """Total variance of the images of a source cell, where the method learns a distribution.
+    def variance(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
+        """Variance of the images of every source cell, where the method learns a distribution.
 
         Parameters
         ----------
@@ -181,14 +181,15 @@ class TransportMap:
 
         Returns
         -------
-        Variances summed over dimensions, in units of the squared target representation, shape ``(n,)``, float32.
+        Variances in units of the squared target representation, shape ``(n, target_dim)``, float32; their sum over
+        dimensions is the cell's uncertainty.
 
         Raises
         ------
         TypeError
             If the method maps every cell to one image.
         """
-        variance = self._in_blocks(partial(_apply, self.method, "uncertainty", self.params), x, batch_size)
+        variance = self._in_blocks(partial(_apply, self.method, "variance", self.params), x, batch_size)
         return (variance * self.target_scale**2).astype(np.float32)
 
     def interpolate(self, x: ArrayLike, t: float, *, backward: bool = False, batch_size: int = 16_384) -> np.ndarray:

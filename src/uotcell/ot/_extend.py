@@ -10,7 +10,9 @@ import numpy as np
 from uotcell.ot._structured import CrossCost
 
 
-def structured_coupling(cls, cost: CrossCost, cells, masses, support, solution, *, mass=None, anchored=False, **fields):
+def structured_coupling(
+    cls, cost: CrossCost, cells, masses, support, solution, *, shifts=None, mass=None, anchored=False, **fields
+):
     """Build a coupling from a solve on some cells of each side: extend potentials and weights to all of them.
 
     Parameters
@@ -25,6 +27,8 @@ def structured_coupling(cls, cost: CrossCost, cells, masses, support, solution, 
         Rows of both sides the problem was solved on.
     solution
         Potentials and marginals on the support, whose cells carry the mass of their whole side.
+    shifts
+        What is subtracted from the cells of both sides; by default their means, in one space the mean of these.
     mass
         Mass of the plan; that of the solution by default.
     anchored
@@ -36,10 +40,11 @@ def structured_coupling(cls, cost: CrossCost, cells, masses, support, solution, 
     -------
     The coupling.
     """
-    shifts = [prior @ points / prior.sum() for points, prior in zip(cells, masses, strict=True)]
-    if cls.same_space:
-        # Sides that are compared keep one origin.
-        shifts = [(shifts[0] + shifts[1]) / 2] * 2
+    if shifts is None:
+        shifts = [prior @ points / prior.sum() for points, prior in zip(cells, masses, strict=True)]
+        if cls.same_space:
+            # Sides that are compared keep one origin.
+            shifts = [(shifts[0] + shifts[1]) / 2] * 2
     potentials, weights = [], []
     for prior, rows, potential, weight in zip(
         masses, support, (solution.f, solution.g), (solution.source_weights, solution.target_weights), strict=True

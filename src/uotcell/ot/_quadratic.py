@@ -183,7 +183,7 @@ def solve_quadratic(
     )
     return structured_coupling(
         QuadraticCoupling, QuadraticCost(linearisation, cells, shifts, n_own), cells, masses, support, solution,
-        anchored=any(len(rows) < np.count_nonzero(m) for rows, m in zip(support, masses, strict=True)),
+        shifts=shifts, anchored=any(len(rows) < np.count_nonzero(m) for rows, m in zip(support, masses, strict=True)),
         epsilon=float(epsilon), tau=tau, scale=1.0, fused_weight=weight, n_shared=x.shape[1] - n_own[0],
         objective=minimum, plan_change=float(state.change), n_outer=int(state.n_outer),
     )  # fmt: skip
@@ -218,7 +218,8 @@ def _problem(cells, masses, n_own, orders, split, tables, weight: float) -> tupl
     if weight > 0:
         shared = [points[:, k:] for points, k in zip(cells, n_own, strict=True)]
         scale = mean_squared_distance(*shared, *masses)
-        if not scale > 0:
+        # Of one value only rounding is left.
+        if not scale > 1e-12 * max(np.mean(side**2) for side in shared):
             raise ValueError("Expected shared features to differ between cells, found one value. Leave them out.")
         shared_weight = weight / scale
         left, right = (side[order] for side, order in zip(shared, orders, strict=True))
@@ -262,7 +263,8 @@ def _at_mass(state, mass: float, epsilon: float, tau: tuple[float, float]) -> tu
     if 1.0 in tau:
         return solution, offset
     found = float(solution.source_weights.sum())
-    raised = (epsilon + sum(finite_penalties(epsilon, tau))) * np.log(found / mass)
+    with np.errstate(divide="ignore"):  # a plan of no mass is refused by the check that follows
+        raised = (epsilon + sum(finite_penalties(epsilon, tau))) * float(np.log(found) - np.log(mass))
     rest = 1 - tau[0] * tau[1]
     moved = solution._replace(
         f=solution.f + tau[0] * (1 - tau[1]) / rest * raised,

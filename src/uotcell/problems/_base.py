@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from uotcell.methods import Method, TransportMap
-from uotcell.ot import Coupling
+from uotcell.ot import Coupling, Geodesic
 from uotcell.ot._inputs import as_key
 from uotcell.problems._representation import align_features, check_representation, representation
 from uotcell.train import History
@@ -35,19 +35,7 @@ class Problem:
     _features: pd.Index | None
 
     def __init__(self, adata: AnnData):
-        if not isinstance(adata, AnnData):
-            raise TypeError(f"Expected `adata` to be an AnnData, found {type(adata).__name__}.")
-        if not adata.obs_names.is_unique:
-            repeated = adata.obs_names[adata.obs_names.duplicated()][0]
-            raise ValueError(
-                f"Expected `adata.obs_names` to be unique, found {repeated!r} more than once. "
-                "Run `adata.obs_names_make_unique()`."
-            )
-        if adata.isbacked and adata.is_view:
-            raise ValueError(
-                "Expected an AnnData that can be written to, found a view of a backed one. Run `adata.to_memory()`, or "
-                "choose the cells when preparing the problem."
-            )
+        check_adata(adata, "adata")
         self.adata = adata
         self.fitted: dict[tuple, FittedPair] = {}
 
@@ -63,6 +51,23 @@ class Problem:
     def _require(self, attribute: str, step: str) -> None:
         if not getattr(self, attribute, None):
             raise RuntimeError(f"Expected a problem after `.{step}(...)`, found it before. Run `.{step}(...)` first.")
+
+
+def check_adata(adata: AnnData, name: str) -> None:
+    """Raise unless ``adata`` is annotated data that can be written to, with unique names of cells."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"Expected `{name}` to be an AnnData, found {type(adata).__name__}.")
+    if not adata.obs_names.is_unique:
+        repeated = adata.obs_names[adata.obs_names.duplicated()][0]
+        raise ValueError(
+            f"Expected `{name}.obs_names` to be unique, found {repeated!r} more than once. "
+            f"Run `{name}.obs_names_make_unique()`."
+        )
+    if adata.isbacked and adata.is_view:
+        raise ValueError(
+            "Expected an AnnData that can be written to, found a view of a backed one. Run `adata.to_memory()`, or "
+            "choose the cells when preparing the problem."
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,6 +142,10 @@ def plain(value):
         return {str(name): plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, (tuple, list)) and all(isinstance(item, (int, float)) for item in value):
         return np.asarray(value)
+    if isinstance(value, (tuple, list)):
+        return {str(i): plain(item) for i, item in enumerate(value)}
+    if isinstance(value, Geodesic):
+        return {"name": "geodesic", "n_neighbors": value.n_neighbors, "power": value.power}
     if value is None or isinstance(value, (str, bool, int, float, np.ndarray, np.generic)):
         return value
     # Costs and optimisers are named by their type: their repr holds an address that differs between runs.

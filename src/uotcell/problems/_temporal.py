@@ -360,7 +360,7 @@ class TemporalProblem(Problem):
             image = pair.transport_map.push(cells)
             push[pair.source_rows] = image
             if pair.transport_map.method.is_stochastic:
-                uncertainty[pair.source_rows] = pair.transport_map.uncertainty(cells)
+                uncertainty[pair.source_rows] = pair.transport_map.variance(cells).sum(axis=1)
             velocity[pair.source_rows] = (image - cells) / pair.time_difference
             source_weight[pair.source_rows] = np.asarray(pair.coupling.source_weights) * len(pair.source_rows)
             target_weight[pair.target_rows] = np.asarray(pair.coupling.target_weights) * len(pair.target_rows)

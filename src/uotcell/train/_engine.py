@@ -152,11 +152,8 @@ def fit_many(
     couplings = list(couplings)
     _check_pairs(couplings, rescaling, rng, valid, names)
     same_space = couplings[0].same_space
-    if not (same_space or method.crosses_spaces):
-        raise ValueError(
-            f"Expected a method that maps between spaces, as source and target have different features, found "
-            f"{method.name!r}. Use `GENOT`."
-        )
+    if not same_space:
+        check_crosses_spaces(method)
     if valid is not None and valid_fraction is not None:
         raise ValueError(
             f"Expected one of `valid` and `valid_fraction`, found both (valid_fraction={valid_fraction}). "
@@ -211,6 +208,15 @@ def fit_many(
         for params, frame in zip(fitted, frames, strict=True)
     ]
     return list(zip(maps, histories, strict=True))
+
+
+def check_crosses_spaces(method: Method) -> None:
+    """Raise unless a method can map between spaces."""
+    if not method.crosses_spaces:
+        raise ValueError(
+            f"Expected a method that maps between spaces, as source and target have different features, found "
+            f"{method.name!r}. Use `GENOT`."
+        )
 
 
 def _valid_epsilon(coupling: Coupling) -> float:
