@@ -227,10 +227,14 @@ def test_shared_features_help_cells_to_find_themselves(emt):
     assert uc.metrics.foscttm(image[:, :10], y) <= 0.05
 
 
-def test_batches_across_spaces_agree_with_the_whole(emt, quadratic):
+def test_batches_across_spaces_agree_with_the_whole(emt):
     x, y = emt
-    fitted = fit_across(quadratic, rescaling="minibatch", batch_size=64, n_iters=300)
-    assert uc.metrics.foscttm(fitted.push(x), y) <= 0.2
+    # Batches of 64 cells need a larger ε to converge: at 0.005 training says so.
+    coupling = uc.ot.solve_quadratic(x, y, epsilon=0.05, tau=0.99)
+    image = fit_across(coupling, rescaling="minibatch", batch_size=64, n_iters=300).push(x)
+    whole = coupling.push(x)
+    assert ((image - whole) ** 2).sum(1).mean() <= 0.1 * y.var(axis=0).sum()
+    assert uc.metrics.foscttm(image, y) <= uc.metrics.foscttm(whole, y) + 0.05
 
 
 def test_between_spaces_there_is_no_way(emt, across):

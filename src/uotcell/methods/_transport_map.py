@@ -164,7 +164,8 @@ class TransportMap:
         """
         if n_samples < 1:
             raise ValueError(f"Expected `n_samples` to be at least 1, found {n_samples}.")
-        keys = jax.random.split(as_key(rng), (n_samples, len(x)))
+        # Keys split for all draws and cells at once would change with the number of cells.
+        keys = jax.vmap(lambda key: jax.random.split(key, len(x)))(jax.random.split(as_key(rng), n_samples))
         function = partial(_sample, self.method, self.params)
         return np.stack([self._target(self._in_blocks(function, x, batch_size, per_cell=k)) for k in keys])
 
