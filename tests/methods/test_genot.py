@@ -134,7 +134,7 @@ def test_conditional_means_and_variances_are_those_of_the_plan(entropic):
     mean = oracle.target_mean + covariance / oracle.source_var * x
     variance = (oracle.target_var - covariance**2 / oracle.source_var).sum()
     assert ((fitted.push(x) - mean) ** 2).sum(1).mean() <= 0.03 * oracle.target_var.sum()
-    assert fitted.uncertainty(x).mean() == pytest.approx(variance, rel=0.1)
+    assert fitted.variance(x).sum(axis=1).mean() == pytest.approx(variance, rel=0.1)
     # The plan's own, cell by cell.
     seen, y = np.asarray(coupling.x, np.float64)[:200], np.asarray(coupling.y, np.float64)
     cost = ((seen[:, None] - y) ** 2).sum(-1) / coupling.scale
@@ -142,7 +142,7 @@ def test_conditional_means_and_variances_are_those_of_the_plan(entropic):
     row /= row.sum(1, keepdims=True)
     spread = (row @ y**2 - (row @ y) ** 2).sum(1)
     assert spread.mean() == pytest.approx(variance, rel=0.1)
-    assert fitted.uncertainty(seen + coupling.shift).mean() == pytest.approx(spread.mean(), rel=0.1)
+    assert fitted.variance(seen + coupling.shift).sum(axis=1).mean() == pytest.approx(spread.mean(), rel=0.1)
 
 
 def test_draws_have_the_mean_and_the_variance(entropic):
@@ -150,9 +150,9 @@ def test_draws_have_the_mean_and_the_variance(entropic):
     x = np.random.default_rng(4).normal(size=(50, 2))
     draws = fitted.sample(x, 400, rng=0)
     assert draws.shape == (400, 50, 2)
-    spread = np.sqrt(fitted.uncertainty(x))
+    spread = np.sqrt(fitted.variance(x).sum(axis=1))
     assert np.abs(draws.mean(axis=0) - fitted.push(x)).max() < 0.3 * spread.max()
-    assert draws.var(axis=0).sum(axis=1).mean() == pytest.approx(fitted.uncertainty(x).mean(), rel=0.1)
+    assert draws.var(axis=0).sum(axis=1).mean() == pytest.approx(fitted.variance(x).sum(axis=1).mean(), rel=0.1)
     # Across cells and draws nothing is shared.
     noise = (draws - draws.mean(axis=0))[:, :, 0]
     between = np.corrcoef(noise.T) - np.eye(50)
@@ -176,7 +176,7 @@ def test_a_draw_depends_on_row_and_seed_alone(entropic):
 def test_means_depend_on_no_seed_and_no_other_cell(entropic):
     *_, fitted = entropic
     x = np.random.default_rng(4).normal(size=(50, 2))
-    for answer in (fitted.push, fitted.uncertainty):
+    for answer in (fitted.push, fitted.variance):
         np.testing.assert_allclose(answer(x[[3]]), answer(x)[[3]], atol=1e-5)
         np.testing.assert_allclose(answer(x, batch_size=7), answer(x), atol=1e-5)
 
@@ -185,7 +185,7 @@ def test_only_methods_that_draw_have_a_variance():
     assert [m().is_stochastic for m in (GENOT, FlowMatching, ICNN, MongeGap)] == [True, False, False, False]
     method = FlowMatching(hidden=(4,))
     with pytest.raises(TypeError, match="no conditional variance"):
-        method.uncertainty(method.init(jax.random.key(0), 2).params, jnp.ones((3, 2)))
+        method.variance(method.init(jax.random.key(0), 2).params, jnp.ones((3, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -263,10 +263,10 @@ def test_dimensions_come_from_both_sides():
     method = GENOT(hidden=(4,))
     params = method.init(jax.random.key(0), 5, PairSummary.standard(5, 3)).params
     assert method.push(params, jnp.ones((7, 5))).shape == (7, 3)
-    assert method.uncertainty(params, jnp.ones((7, 5))).shape == (7,)
+    assert method.variance(params, jnp.ones((7, 5))).shape == (7, 3)
     # Of velocity zero at first, it draws from the latent noise: mean zero and variance one per dimension.
     np.testing.assert_allclose(method.push(params, jnp.ones((7, 5))), 0, atol=1e-6)
-    np.testing.assert_allclose(method.uncertainty(params, jnp.ones((7, 5))), 3, rtol=1e-5)
+    np.testing.assert_allclose(method.variance(params, jnp.ones((7, 5))), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("n_samples", [1, 0, 2.5, True])

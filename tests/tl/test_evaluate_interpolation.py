@@ -50,11 +50,13 @@ def test_rows_and_slot(adata, table):
 
 
 def test_what_should_be_close_is_close(table):
-    for metric in ("wasserstein", "sinkhorn_divergence"):
+    # W1 keeps the distance between two samples of one population; the divergence does not, so ratios are larger.
+    for metric, ratio in (("wasserstein", 0.75), ("sinkhorn_divergence", 0.5)):
         score = table.groupby("prediction")[metric].mean()
-        assert score["noise floor"] < score["flow UOT"] < 0.5 * score["random coupling"]
-        assert score["flow UOT"] < 0.5 * score["earlier point"]
-        assert score["entropic UOT"] < 0.5 * score["random coupling"]
+        for name in ("flow UOT", "entropic UOT"):
+            assert score[name] < ratio * score["random coupling"]
+            assert score[name] < ratio * score["earlier point"]
+            assert score[name] < ratio * score["later point"]
     # The middle of a group's way is where its cells were: 2 from either end along the second axis, 0.5 along the first.
     ends = table.set_index("prediction")["wasserstein"][["earlier point", "later point"]]
     np.testing.assert_allclose(ends, np.sqrt(4.25), rtol=0.03)
