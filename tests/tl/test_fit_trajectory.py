@@ -509,7 +509,7 @@ BAD_INPUT = {
         None,
         {"method": "icn"},
         ValueError,
-        ["`method`", r"\['icnn', 'monge_gap'\] or a `Method`", "found 'icn'"],
+        ["`method`", r"\['flow_matching', 'genot', 'icnn', 'monge_gap'\] or a `Method`", "found 'icn'"],
     ),
     "method class": (None, {"method": uc.methods.ICNN}, ValueError, ["`method`", "or a `Method`", "found <class"]),
     "unknown rescaling": (
@@ -542,7 +542,7 @@ BAD_INPUT = {
     "negative n_iters": (None, {"n_iters": -1}, ValueError, ["`n_iters` to be", "found -1"]),
     "zero batch_size": (None, {"batch_size": 0}, ValueError, ["`batch_size` to be", "found 0"]),
     "valid_fraction 1": (None, {"valid_fraction": 1}, ValueError, [r"`valid_fraction` to be in \[0, 1\)", "found 1"]),
-    "ema_decay 1": (None, {"ema_decay": 1.0}, ValueError, [r"`ema_decay` to be in \(0, 1\)", r"found 1\.0"]),
+    "ema_decay 1": (None, {"ema_decay": 1.0}, ValueError, [r"`ema_decay` to be in \[0, 1\)", r"found 1\.0"]),
     "patience without a split": (
         None,
         {"valid_fraction": 0.0, "patience": 2},
