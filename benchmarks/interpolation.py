@@ -26,7 +26,7 @@ from uotcell.train._device import describe_device
 
 HIDDEN, N_ITERS, SEEDS = (128, 128, 128), 1_000, 5
 TAU = (0.95, 0.96)
-METHODS = {"flow": FlowMatching(hidden=HIDDEN)}
+METHODS = {"flow": FlowMatching(hidden=HIDDEN, n_steps=None)}
 COURSES = {
     "EMT": (uc.datasets.emt, "time", "X_embedding"),
     "iPSC to cardiomyocyte": (uc.datasets.ipsc_cardio, "day", "X_embedding"),

@@ -338,7 +338,12 @@ BAD_INPUT = {
     "no cost": (_coincide, {}, ValueError, "positive mean cost"),
     "tau": (None, {"tau": 1.5}, ValueError, r"`tau` to be in \(0, 1\], found 1\.5"),
     "tau and penalty": (None, {"tau": 0.9, "marginal_penalty": 0.1}, ValueError, "one of `tau` and `marginal_penalty`"),
-    "method": (None, {"method": "gan"}, ValueError, r"\['flow_matching', 'genot', 'icnn', 'monge_gap'\] or a `Method`, found 'gan'"),
+    "method": (
+        None,
+        {"method": "gan"},
+        ValueError,
+        r"\['flow_matching', 'genot', 'icnn', 'monge_gap'\] or a `Method`, found 'gan'",
+    ),
     "rescaling": (None, {"rescaling": "local"}, ValueError, "`rescaling` to be 'global' or 'minibatch'"),
     "fraction": (None, {"test_fraction": 1.0}, ValueError, r"`test_fraction` to be in \[0, 1\)"),
     "n_iters": (None, {"n_iters": 0}, ValueError, "`n_iters` to be"),

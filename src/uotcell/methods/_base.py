@@ -74,6 +74,9 @@ class Method(ABC):
         Whether a cell has a distribution of images, of which ``push`` is the mean, and so a ``variance``.
     training_only
         Options that a fitted map does not need. Where they are no plain values, saving a map leaves them out.
+    selects_by_validation
+        Whether the parameters with the best held-out divergence are kept. A method trained by plain regression keeps
+        the last ones instead, unless it is to stop early: their average is better than a choice by few held-out cells.
     default_n_iters, default_ema_decay
         Training steps, and decay of the running average of parameters, that suit the method.
     """
@@ -83,6 +86,7 @@ class Method(ABC):
     crosses_spaces: ClassVar[bool] = False
     training_only: ClassVar[frozenset[str]] = frozenset({"optimizer"})
     is_stochastic: ClassVar[bool] = False
+    selects_by_validation: ClassVar[bool] = True
     default_n_iters: ClassVar[int] = 3_000
     default_ema_decay: ClassVar[float | None] = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,11 +45,14 @@ class FlowMethod(Method):
     clip_norm
         Gradients are clipped to this global norm before they reach Adam.
     solver, n_steps, tolerance
-        How the flow is followed: ``"tsit5"``, with steps adapted to an error of ``tolerance`` or ``n_steps`` equal
-        ones, or ``"heun"`` or ``"euler"`` with ``n_steps``.
+        How the flow is followed: by ``n_steps`` equal steps of ``"tsit5"``, ``"heun"`` or ``"euler"``; or, with
+        ``n_steps=None``, by steps of ``"tsit5"`` that are adapted to an error of ``tolerance`` per step for every cell.
+        Equal steps make images a smooth function of cells.
     learning_rate, decay, optimizer
         See :class:`~uotcell.methods.Method`.
     """
+
+    selects_by_validation: ClassVar[bool] = False
 
     hidden: tuple[int, ...] = (256, 256, 256)
     activation: str = "silu"
@@ -57,7 +60,7 @@ class FlowMethod(Method):
     noise_schedule: Literal["constant", "bridge"] = "constant"
     clip_norm: float = 1.0
     solver: Literal["tsit5", "heun", "euler"] = "tsit5"
-    n_steps: int | None = None
+    n_steps: int | None = 20
     tolerance: float = 1e-3
 
     def __post_init__(self):

@@ -24,6 +24,8 @@ from uotcell.train._program import Settings
 # dimensions, two halves of one population are as far apart at 0.05 as two time points are (211 against 244), while at
 # 0.3 they are a third as far (23 against 76).
 VALID_EPSILON = 0.3
+# A default running average is over this part of a run at most, counted from its end: one in ten.
+EMA_SPANS = 10
 
 
 def fit(
@@ -63,7 +65,8 @@ def fit(
     valid
         Source and target cells, ``(n, dim)`` and ``(m, dim)``, that the coupling has not seen. The returned parameters
         are those with the lowest Sinkhorn divergence between the pushed held-out source and the held-out target, both
-        weighted by the coupling's potentials.
+        weighted by the coupling's potentials. Flows, which are trained by plain regression, keep the last parameters
+        unless ``patience`` is given; for them the divergence is a record.
     valid_fraction
         Share of the coupling's own cells of each side held out instead, a tenth by default; 0 validates nothing and
         returns the last parameters.
@@ -73,7 +76,8 @@ def fit(
         Stop after this many records without a better one.
     ema_decay
         Average parameters exponentially with this decay (bias-corrected) and use the average; 0 uses the last ones.
-        By default what suits the method: 0.999 for flows, none for the others.
+        By default what suits the method: none, or for flows 0.999, lower in runs of less than 10,000 steps, such that
+        the average is over the last tenth of the run.
     source_noise
         Standard deviation of Gaussian noise added to the source cells of every batch, in units of the root mean
         square spread per dimension. Smooths the map between few cells in many dimensions, at the price of a
@@ -163,7 +167,9 @@ def fit_many(
     _check_arguments(
         n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size
     )
-    ema_decay = method.default_ema_decay if ema_decay is None else ema_decay
+    if ema_decay is None and method.default_ema_decay is not None:
+        # In a short run the average must not reach back to its beginning.
+        ema_decay = min(method.default_ema_decay, max(0.0, 1 - EMA_SPANS / n_iters))
     warn_if_gpu_unused()
 
     n_pairs = len(couplings)

@@ -57,11 +57,12 @@ def train_group(group: Group, bar: tqdm) -> list[Any]:
         params = averaged(settings, carry, done)
         divergence = None if group.pairs.valid is None else _validate_map(group, params)
         better = running & (True if divergence is None else divergence < best_divergence)
-        best = jax.tree.map(lambda new, old, mask=better: jnp.where(_along(mask, new), new, old), params, best)
+        kept = better if settings.method.selects_by_validation or group.patience is not None else running
+        best = jax.tree.map(lambda new, old, mask=kept: jnp.where(_along(mask, new), new, old), params, best)
         for i in np.flatnonzero(running):
             values = {name: float(value[i]) for name, value in losses.items()}
             group.histories[i].record(done, values, None if divergence is None else float(divergence[i]))
-            group.histories[i].best_iteration = done if better[i] else group.histories[i].best_iteration
+            group.histories[i].best_iteration = done if kept[i] else group.histories[i].best_iteration
         if divergence is not None:
             best_divergence = np.where(better, divergence, best_divergence)
         waited = np.where(better, 0, waited + 1)
