@@ -24,8 +24,6 @@ from uotcell.train._program import Settings
 # dimensions, two halves of one population are as far apart at 0.05 as two time points are (211 against 244), while at
 # 0.3 they are a third as far (23 against 76).
 VALID_EPSILON = 0.3
-# A default running average is over this part of a run at most, counted from its end: one in ten.
-EMA_SPANS = 10
 
 
 def fit(
@@ -167,9 +165,6 @@ def fit_many(
     _check_arguments(
         n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size
     )
-    if ema_decay is None and method.default_ema_decay is not None:
-        # In a short run the average must not reach back to its beginning.
-        ema_decay = min(method.default_ema_decay, max(0.0, 1 - EMA_SPANS / n_iters))
     warn_if_gpu_unused()
 
     n_pairs = len(couplings)
@@ -184,7 +179,8 @@ def fit_many(
         rescaling=rescaling,
         # Batches of rescaled measures know no τ: leaving it out lets fits of all τ share one program.
         tau=couplings[0].tau if rescaling == "minibatch" else None,
-        ema_decay=ema_decay or None,
+        ema_decay=(method.default_ema_decay if ema_decay is None else ema_decay) or None,
+        ema_shrinks=ema_decay is None,
         source_noise=float(source_noise),
         lockstep=in_lockstep(),
     )

@@ -54,7 +54,7 @@ def train_group(group: Group, bar: tqdm) -> list[Any]:
         before, done = done, int(step)
         losses = {name: np.asarray(values) for name, values in losses.items()}
         _check_losses(group, losses, np.asarray(batch_errors), running, done)
-        params = averaged(settings, carry, done)
+        params = averaged(settings, carry, done, group.n_iters)
         divergence = None if group.pairs.valid is None else _validate_map(group, params)
         better = running & (True if divergence is None else divergence < best_divergence)
         kept = better if settings.method.selects_by_validation or group.patience is not None else running

@@ -18,6 +18,9 @@ from uotcell.ot._divergence import sinkhorn_divergence
 from uotcell.ot._quadratic_batch import QuadraticReference
 from uotcell.train._data import BatchProblem, HeldOut, TrainingData, draw_global, draw_minibatch, draw_pairs
 
+# A default running average is over one part in so many of a run, counted from its end.
+EMA_SPANS = 10
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,6 +34,7 @@ class Settings:
     ema_decay: float | None
     source_noise: float
     lockstep: bool = True
+    ema_shrinks: bool = False
 
 
 class Carry(NamedTuple):
@@ -82,7 +86,7 @@ def _chunk_of_one_pair(settings: Settings, carry: Carry, first: jax.Array, n_ite
         state, losses = method.update(carry.state, batch, rng_update, i / n_iters)
         average = carry.average
         if settings.ema_decay is not None:
-            decay = settings.ema_decay
+            decay = decay_of(settings, n_iters)
             average = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, average, state.params)
         return Carry(state, average), (losses, error)
 
@@ -108,11 +112,18 @@ def over_pairs(function: Callable, arguments: tuple, *, lockstep: bool):
     return jax.lax.map(lambda args: function(*args), arguments)
 
 
-def averaged(settings: Settings, carry: Carry, step: int) -> Any:
+def decay_of(settings: Settings, n_iters: jax.Array | int) -> jax.Array:
+    """Decay of the running average; a default one is lower in short runs: it must not reach back to their beginning."""
+    if not settings.ema_shrinks:
+        return jnp.float32(settings.ema_decay)
+    return jnp.clip(1 - EMA_SPANS / n_iters, 0.0, settings.ema_decay).astype(jnp.float32)
+
+
+def averaged(settings: Settings, carry: Carry, step: int, n_iters: int) -> Any:
     """Parameters to use: the bias-corrected running average, or the last ones without one."""
     if settings.ema_decay is None:
         return carry.state.params
-    correction = 1 - settings.ema_decay**step
+    correction = 1 - float(decay_of(settings, n_iters)) ** step
     return jax.tree.map(lambda mean: mean / correction, carry.average)
 
 
