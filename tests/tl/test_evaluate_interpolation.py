@@ -17,12 +17,12 @@ NAMES = [
 ]  # fmt: skip
 
 
-def course(n=120, n_genes=6, seed=0):
+def course(n=120, n_genes=4, seed=0):
     """Two groups that move apart: at random, half of all pairs would cross."""
     rng = np.random.default_rng(seed)
     days = np.repeat([0.0, 1.0, 2.0], n)
     group = np.tile([-1.0, 1.0], 3 * n // 2)
-    cells = 0.4 * rng.normal(size=(3 * n, n_genes))
+    cells = 0.25 * rng.normal(size=(3 * n, n_genes))
     cells[:, 0] += group * (0.5 + 0.5 * days)
     cells[:, 1] += 2 * days
     obs = pd.DataFrame({"day": days, "growth": np.where(group > 0, 2.0, 1.0)}, index=[f"cell{i}" for i in range(3 * n)])
@@ -50,8 +50,8 @@ def test_rows_and_slot(adata, table):
 
 
 def test_what_should_be_close_is_close(table):
-    # W1 keeps the distance between two samples of one population; the divergence does not, so ratios are larger.
-    for metric, ratio in (("wasserstein", 0.75), ("sinkhorn_divergence", 0.5)):
+    # W1 keeps the distance between two samples of one population, which all predictions share; the divergence does not.
+    for metric, ratio in (("wasserstein", 0.9), ("sinkhorn_divergence", 0.5)):
         score = table.groupby("prediction")[metric].mean()
         for name in ("flow UOT", "entropic UOT"):
             assert score[name] < ratio * score["random coupling"]
