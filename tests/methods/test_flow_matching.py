@@ -127,7 +127,9 @@ def test_a_lower_tolerance_means_a_lower_error(gaussian):
     _, fitted, x = gaussian
     cells = jnp.float32((x - fitted.shift) / fitted.scale)
     image = fitted.method.push(fitted.params, cells)
-    adaptive = [FlowMatching(hidden=fitted.method.hidden, tolerance=tolerance) for tolerance in (1e-3, 1e-5)]
+    adaptive = [
+        FlowMatching(hidden=fitted.method.hidden, n_steps=None, tolerance=tolerance) for tolerance in (1e-3, 1e-5)
+    ]
     errors = [float(jnp.sqrt(jnp.mean((m.push(fitted.params, cells) - image) ** 2))) for m in adaptive]
     assert errors[0] <= 0.01
     assert errors[1] <= 0.1 * errors[0]
@@ -341,14 +343,15 @@ def test_independent_pairs_are_independent(tiny):
 
 
 def test_the_average_suits_flows(tiny):
-    """By default the parameters of a flow are averaged with decay 0.999, and 0 turns that off."""
+    """By default the parameters of a flow are averaged with decay 0.999, less in short runs, and 0 turns that off."""
     coupling, _ = tiny
     seen = []
     original = _program.averaged
 
-    def spy(settings, carry, step):
-        seen.append(settings.ema_decay)
-        return original(settings, carry, step)
+    def spy(settings, carry, step, n_iters):
+        decays = [float(_program.decay_of(settings, n)) for n in (1, 1_000, 100_000)] if settings.ema_decay else None
+        seen.append(decays)
+        return original(settings, carry, step, n_iters)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uotcell.train._loop.averaged", spy)
@@ -357,7 +360,9 @@ def test_the_average_suits_flows(tiny):
                 FlowMatching(hidden=(4,)), coupling, n_iters=1, batch_size=4, ema_decay=decay, valid_fraction=0.0,
                 progress=False,
             )  # fmt: skip
-    assert seen == [0.999, None, 0.5]
+    assert seen[0] == pytest.approx([0.0, 0.99, 0.999])
+    assert seen[1] is None
+    assert seen[2] == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -372,7 +377,7 @@ def test_the_average_suits_flows(tiny):
         ({"hidden": ()}, "positive `hidden`"),
         ({"hidden": (8, 0)}, "positive `hidden`"),
         ({"solver": "rk4"}, r"`solver` to be one of \['tsit5', 'heun', 'euler'\], found 'rk4'"),
-        ({"solver": "heun"}, "`n_steps` with solver='heun'"),
+        ({"solver": "heun", "n_steps": None}, "`n_steps` with solver='heun'"),
         ({"n_steps": 0}, "`n_steps` to be a positive integer or None, found 0"),
         ({"n_steps": True}, "`n_steps` to be a positive integer"),
         ({"tolerance": 0.0}, "`tolerance` to be positive"),
