@@ -1,5 +1,6 @@
 """Keep a process that compiles thousands of programs alive."""
 
+import gc
 from pathlib import Path
 
 import jax
@@ -14,3 +15,4 @@ def _drop_compiled_programs_in_time():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > ENOUGH_MAPS:
         jax.clear_caches()
+        gc.collect()
