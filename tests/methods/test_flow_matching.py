@@ -56,7 +56,8 @@ def test_positions_lead_from_the_cell_to_its_image_and_back(gaussian):
     np.testing.assert_allclose(fitted.interpolate(x, 1.0), fitted.push(x), atol=1e-5)
     times = [0.7, 0.0, 0.3, 1.0]
     for t, position in zip(times, fitted.trajectory(x, times), strict=True):
-        np.testing.assert_array_equal(position, fitted.interpolate(x, t))
+        # Several times are passed on one way, of other steps than the way to one time.
+        np.testing.assert_allclose(position, fitted.interpolate(x, t), atol=1e-4)
     y = fitted.push(x)
     for t, position in zip(times, fitted.trajectory(y, times, backward=True), strict=True):
         np.testing.assert_allclose(position, fitted.interpolate(x, t), atol=1e-3)

@@ -205,7 +205,7 @@ def test_another_format_schema_or_method_is_refused(saved):
         TransportMap.load(saved)
 
 
-@pytest.mark.parametrize("key", ["schema", "sha256", "method", "rescaling_hidden"])
+@pytest.mark.parametrize("key", ["schema", "sha256", "method", "same_space", "rescaling_hidden"])
 def test_a_config_without_an_entry_is_refused(saved, key):
     config = json.loads((saved / CONFIG).read_text())
     del config[key]

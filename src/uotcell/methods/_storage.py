@@ -53,6 +53,7 @@ def save_map(transport_map: TransportMap, directory: str | Path) -> None:
         "schema": SCHEMA,
         "versions": {name: version(name) for name in ("uotcell", "jax", "flax")},
         "method": {"name": method.name, "settings": settings, "not_saved": left_out},
+        "same_space": transport_map.same_space,
         "rescaling_hidden": None if rescaling is None else list(rescaling.hidden),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
@@ -97,7 +98,8 @@ def load_map(directory: str | Path) -> dict[str, Any]:
         rescaling = _rescaling(tuple(config["rescaling_hidden"]), arrays)
     return {
         "method": method, "params": _nested("params", template, arrays), "rescaling": rescaling,
-        "shift": shift, "scale": float(scale), "target_shift": target_shift, "target_scale": float(target_scale),
+        "same_space": config["same_space"], "shift": shift, "scale": float(scale),
+        "target_shift": target_shift, "target_scale": float(target_scale),
     }  # fmt: skip
 
 
@@ -126,7 +128,7 @@ def _config(path: Path) -> dict:
             f"Expected a map of schema {SCHEMA}, found {config['schema']}, written by uotcell "
             f"{config['versions']['uotcell']}. Load it with that version."
         )
-    missing = [name for name in ("schema", "method", "rescaling_hidden", "sha256") if name not in config]
+    missing = [name for name in ("schema", "method", "same_space", "rescaling_hidden", "sha256") if name not in config]
     if missing:
         raise ValueError(f"Expected {path} to have entries {missing}, found none: it is damaged. Save the map again.")
     return config

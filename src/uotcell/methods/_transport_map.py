@@ -38,6 +38,8 @@ class TransportMap:
         Training saw source cells as ``(cells − shift) / scale``; ``(dim,)`` and a number.
     target_shift, target_scale
         The same of target cells; equal to the source's where both share a space.
+    same_space
+        Whether source and target cells have the same features.
     rescaling
         Learned mass multipliers of cells, or None. See :func:`uotcell.train.fit_rescaling`.
     """
@@ -48,6 +50,7 @@ class TransportMap:
     scale: float
     target_shift: np.ndarray
     target_scale: float
+    same_space: bool = True
     rescaling: RescalingNetworks | None = None
 
     def save(self, directory: str | Path) -> None:
@@ -97,11 +100,6 @@ class TransportMap:
     def with_rescaling(self, networks: RescalingNetworks) -> TransportMap:
         """Return the map with learned mass multipliers beside it, to be saved together."""
         return replace(self, rescaling=networks)
-
-    @property
-    def same_space(self) -> bool:
-        """Whether source and target cells have the same features."""
-        return np.array_equal(self.shift, self.target_shift) and self.scale == self.target_scale
 
     def push(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
         """Map source cells to the target; by a method that learns a distribution, to its mean.
@@ -164,10 +162,11 @@ class TransportMap:
         """
         if n_samples < 1:
             raise ValueError(f"Expected `n_samples` to be at least 1, found {n_samples}.")
-        # Keys split for all draws and cells at once would change with the number of cells.
-        keys = jax.vmap(lambda key: jax.random.split(key, len(x)))(jax.random.split(as_key(rng), n_samples))
-        function = partial(_sample, self.method, self.params)
-        return np.stack([self._target(self._in_blocks(function, x, batch_size, per_cell=k)) for k in keys])
+        draws = []
+        for key in jax.random.split(as_key(rng), n_samples):
+            function = partial(_sample, self.method, self.params, key)
+            draws.append(self._target(self._in_blocks(function, x, batch_size, with_rows=True)))
+        return np.stack(draws)
 
     def variance(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
         """Variance of the images of every source cell, where the method learns a distribution.
@@ -239,9 +238,18 @@ class TransportMap:
         """
         self._require_way("positions in between")
         direction, start = ("interpolate_back", 1) if backward else ("interpolate", 0)
+        for t in ts:
+            _check_time(t)
+        if len(ts) > 1 and hasattr(self.method, "trajectory"):
+            # One way through all times, in the order in which the cells come by.
+            order = np.argsort(ts)[:: -1 if backward else 1]
+            times = np.float32([start, *np.asarray(ts)[order]])
+            way = self._in_blocks(partial(_along, self.method, self.params, times), x, batch_size)
+            positions = np.empty((len(ts), *np.shape(x)), np.float32)
+            positions[order] = np.moveaxis(self._target(way), 1, 0)[1:]
+            return positions
         positions = np.empty((len(ts), *np.shape(x)), np.float32)
         for i, t in enumerate(ts):
-            _check_time(t)
             function = partial(_at_time, self.method, direction, self.params, np.float32(t))
             positions[i] = np.asarray(x) if t == start else self._target(self._in_blocks(function, x, batch_size))
         return positions
@@ -311,9 +319,11 @@ class TransportMap:
         self._require_way("a density")
         if t == 0:
             return np.zeros(len(x), np.float32)
-        direction = "log_density_change" if hasattr(self.method, "log_density_change") else "interpolate"
-        function = _at_time if direction == "log_density_change" else _log_jacobian
-        return self._in_blocks(partial(function, self.method, direction, self.params, np.float32(t)), x, batch_size)
+        if hasattr(self.method, "log_density_change"):
+            function = partial(_at_time, self.method, "log_density_change", self.params, np.float32(t))
+        else:
+            function = partial(_log_jacobian, self.method, self.params, np.float32(t))
+        return self._in_blocks(function, x, batch_size)
 
     def _require_way(self, what: str) -> None:
         if not self.same_space:
@@ -332,9 +342,12 @@ class TransportMap:
         batch_size: int,
         *,
         side: str = "source",
-        per_cell: jax.Array | None = None,
+        with_rows: bool = False,
     ) -> np.ndarray:
-        """Apply ``function`` to blocks of cells in the coordinates of training, and return its answers in these."""
+        """Apply ``function`` to blocks of cells in the coordinates of training, and return its answers in these.
+
+        ``with_rows`` hands it the numbers of the cells' rows too.
+        """
         x = np.asarray(x)
         shift, scale = (self.shift, self.scale) if side == "source" else (self.target_shift, self.target_scale)
         if x.ndim != 2 or x.shape[1] != len(shift):
@@ -349,8 +362,8 @@ class TransportMap:
             size = min(batch_size, 1 << max(0, len(block) - 1).bit_length())
             padded = np.zeros((size, x.shape[1]), np.float32)
             padded[: len(block)] = block
-            extra = () if per_cell is None else (_padded_keys(per_cell[start : start + batch_size], size),)
-            out.append(np.asarray(function(padded, *extra))[: len(block)])
+            rows = (np.arange(start, start + size),) if with_rows else ()
+            out.append(np.asarray(function(padded, *rows))[: len(block)])
         return np.concatenate(out)
 
 
@@ -366,22 +379,20 @@ def _at_time(method: Method, direction: str, params: Any, t: jax.Array, x: jax.A
 
 
 @partial(jax.jit, static_argnames=("method",))
-def _sample(method: Method, params: Any, x: jax.Array, keys: jax.Array) -> jax.Array:
-    return method.sample(params, x, keys)
+def _sample(method: Method, params: Any, key: jax.Array, x: jax.Array, rows: jax.Array) -> jax.Array:
+    return method.sample(params, x, jax.vmap(partial(jax.random.fold_in, key))(rows))
 
 
-@partial(jax.jit, static_argnames=("method", "direction"))
-def _log_jacobian(method: Method, direction: str, params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
-    jacobian = jax.vmap(jax.jacfwd(lambda cell: getattr(method, direction)(params, cell[None], t)[0]))(x)
+@partial(jax.jit, static_argnames=("method",))
+def _along(method: Method, params: Any, times: jax.Array, x: jax.Array) -> jax.Array:
+    """Positions of a flow at all times, cells first; the first time is where ``x`` is."""
+    return jnp.moveaxis(method.trajectory(params, x, times), 0, 1)
+
+
+@partial(jax.jit, static_argnames=("method",))
+def _log_jacobian(method: Method, params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
+    jacobian = jax.vmap(jax.jacfwd(lambda cell: method.interpolate(params, cell[None], t)[0]))(x)
     return -jnp.linalg.slogdet(jacobian)[1]
-
-
-def _padded_keys(keys: jax.Array, size: int) -> jax.Array:
-    return (
-        keys[jnp.minimum(jnp.arange(size), max(0, len(keys) - 1))]
-        if len(keys)
-        else jax.random.split(jax.random.key(0), size)
-    )
 
 
 def _check_time(t: float) -> None:

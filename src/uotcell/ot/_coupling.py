@@ -66,80 +66,8 @@ class UnbalancedCoupling(Coupling):
         """What was subtracted from the target cells, shape ``(d,)``, float64."""
         return self.shift
 
-    def source_rescaling(self, x: ArrayLike) -> np.ndarray:
-        """Mass multiplier of source cells, seen or not.
-
-        Parameters
-        ----------
-        x
-            Cells, shape ``(k, d)``.
-
-        Returns
-        -------
-        ``ã/a`` at every cell, shape ``(k,)``, float32; one means that the cell keeps its mass.
-        """
-        return np.exp((self.tau[0] - 1.0) * self._soft_minimum(x, source=True) / self.epsilon)
-
-    def target_rescaling(self, y: ArrayLike) -> np.ndarray:
-        """Mass multiplier of target cells, seen or not.
-
-        Parameters
-        ----------
-        y
-            Cells, shape ``(k, d)``.
-
-        Returns
-        -------
-        ``b̃/b`` at every cell, shape ``(k,)``, float32.
-        """
-        return np.exp((self.tau[1] - 1.0) * self._soft_minimum(y, source=False) / self.epsilon)
-
-    def push(self, x: ArrayLike, *, columns: np.ndarray | None = None) -> np.ndarray:
-        """Entropic map: the mean of the target cells under the plan, given a source cell, seen or not.
-
-        The non-neural baseline (Pooladian & Niles-Weed 2021).
-
-        Parameters
-        ----------
-        x
-            Source cells, shape ``(k, d)``.
-        columns
-            Rows of the target the mean is taken over; all by default.
-
-        Returns
-        -------
-        Their images, shape ``(k, d)``, float32.
-        """
-        return self._average(x, source=True, support=columns)
-
-    def pull(self, y: ArrayLike) -> np.ndarray:
-        """Entropic map from target to source.
-
-        Parameters
-        ----------
-        y
-            Target cells, shape ``(k, d)``.
-
-        Returns
-        -------
-        Their images, shape ``(k, d)``, float32.
-        """
-        return self._average(y, source=False)
-
     def sample_pairs(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw ``n`` pairs of cells from the plan itself.
-
-        Parameters
-        ----------
-        rng
-            Key or seed.
-        n
-            Number of draws.
-
-        Returns
-        -------
-        Row numbers into ``x`` and into ``y``, each of shape ``(n,)``; entries at one place are a pair.
-        """
+        """Draw pairs, see :meth:`Coupling.sample_pairs`."""
         rng_source, rng_target = jax.random.split(as_key(rng))
         i = draw(rng_source, self._tables[0], (n,))
         h, tile = jnp.log(self.b) + self.g / self.epsilon, default_tile(len(self.y))
@@ -151,26 +79,7 @@ class UnbalancedCoupling(Coupling):
         return np.asarray(i), np.asarray(jnp.concatenate(columns))
 
     def sample_partners(self, rng: jax.Array | int, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
-        """Draw a pool of target cells for each of many source cells from its row of the plan, in one streamed pass.
-
-        Drawing a source cell by its weight and one of its pool evenly draws from the plan, without an n × m matrix and
-        without a search at every draw. The pool is drawn at even steps of the row's mass.
-
-        Parameters
-        ----------
-        rng
-            Key or seed.
-        rows
-            Source cells, row numbers into ``x``, shape ``(k,)``.
-        columns
-            Target cells that may be drawn, row numbers into ``y``, shape ``(l,)``.
-        size
-            Target cells per source cell.
-
-        Returns
-        -------
-        Positions in ``columns``, shape ``(k, size)``, int32, ascending in every row.
-        """
+        """Draw pools of target cells, see :meth:`Coupling.sample_partners`."""
         # Padded rows and columns share compiled programs; columns of weight zero are never drawn.
         n, m = padded_size(len(rows)), padded_size(len(columns))
         x, y = np.zeros((n, self.x.shape[1]), np.float32), np.zeros((m, self.y.shape[1]), np.float32)
@@ -214,7 +123,8 @@ class UnbalancedCoupling(Coupling):
             "tile": default_tile(support_size),
         }
 
-    def _soft_minimum(self, points: ArrayLike, *, source: bool) -> np.ndarray:
+    def soft_minimum(self, points: ArrayLike, *, source: bool) -> np.ndarray:
+        """Potential of cells without penalty, see :meth:`Coupling.soft_minimum`."""
         total = log_kernel_sum(**self._kernel_arguments(points, source=source))
         return -self.epsilon * np.asarray(total)[: len(points)]
 

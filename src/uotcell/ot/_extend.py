@@ -11,7 +11,7 @@ from uotcell.ot._structured import CrossCost
 
 
 def structured_coupling(
-    cls, cost: CrossCost, cells, masses, support, solution, *, shifts=None, mass=None, anchored=False, **fields
+    cls, cost: CrossCost, cells, masses, support, solution, *, shifts=None, anchored=False, **fields
 ):
     """Build a coupling from a solve on some cells of each side: extend potentials and weights to all of them.
 
@@ -29,8 +29,6 @@ def structured_coupling(
         Potentials and marginals on the support, whose cells carry the mass of their whole side.
     shifts
         What is subtracted from the cells of both sides; by default their means, in one space the mean of these.
-    mass
-        Mass of the plan; that of the solution by default.
     anchored
         Whether cells with mass were left out of the solve.
     fields
@@ -62,7 +60,7 @@ def structured_coupling(
         source_weights=jnp.asarray(weights[0], jnp.float32), target_weights=jnp.asarray(weights[1], jnp.float32),
         converged=True, n_iters=int(solution.n_iters), marginal_error=float(solution.marginal_error), **fields,
     )  # fmt: skip
-    total = float(np.asarray(solution.source_weights, np.float64).sum()) if mass is None else mass
+    total = float(np.asarray(solution.source_weights, np.float64).sum())
     for side, rows in enumerate(support):
         rest = np.setdiff1d(np.arange(len(masses[side])), rows)
         if len(rest):

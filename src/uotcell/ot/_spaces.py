@@ -131,11 +131,6 @@ class Linearisation(NamedTuple):
         arrays = (plan.sum(axis=1), plan.sum(axis=0), cross, weight, shared_weight, offset)
         return cls(source, target, *(jnp.asarray(array, jnp.float32) for array in arrays))
 
-    @property
-    def rank(self) -> int:
-        """Numbers a cell is kept as, beside its shared features."""
-        return min(self.cross.shape) + 2
-
     def left(self, x, n_own: int):
         """Numbers of source cells: their products with those of target cells are the costs, shape ``(k, rank)``."""
         norms, features, shared = self._side(x, n_own, self.source, self.source_mass)

@@ -71,78 +71,8 @@ class StructuredCoupling(Coupling):
     target_shift: np.ndarray
     anchors: tuple[np.ndarray, np.ndarray] | None
 
-    def source_rescaling(self, x: ArrayLike) -> np.ndarray:
-        """Mass multiplier of source cells, seen or not.
-
-        Parameters
-        ----------
-        x
-            Cells, shape ``(k, d_x)``.
-
-        Returns
-        -------
-        ``ã/a`` at every cell, shape ``(k,)``, float32; one means that the cell keeps its mass.
-        """
-        return np.exp((self.tau[0] - 1.0) * self.soft_minimum(x, source=True) / self.epsilon)
-
-    def target_rescaling(self, y: ArrayLike) -> np.ndarray:
-        """Mass multiplier of target cells, seen or not.
-
-        Parameters
-        ----------
-        y
-            Cells, shape ``(k, d_y)``.
-
-        Returns
-        -------
-        ``b̃/b`` at every cell, shape ``(k,)``, float32.
-        """
-        return np.exp((self.tau[1] - 1.0) * self.soft_minimum(y, source=False) / self.epsilon)
-
-    def push(self, x: ArrayLike, *, columns: np.ndarray | None = None) -> np.ndarray:
-        """Entropic map: the mean of the target cells under the plan, given a source cell, seen or not.
-
-        Parameters
-        ----------
-        x
-            Source cells, shape ``(k, d_x)``.
-        columns
-            Rows of the target the mean is taken over; all by default.
-
-        Returns
-        -------
-        Their images, shape ``(k, d_y)``, float32.
-        """
-        return self._average(x, source=True, support=columns)
-
-    def pull(self, y: ArrayLike) -> np.ndarray:
-        """Entropic map from target to source.
-
-        Parameters
-        ----------
-        y
-            Target cells, shape ``(k, d_y)``.
-
-        Returns
-        -------
-        Their images, shape ``(k, d_x)``, float32.
-        """
-        return self._average(y, source=False)
-
     def sample_pairs(self, rng: jax.Array | int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw ``n`` pairs of cells from the plan itself.
-
-        Parameters
-        ----------
-        rng
-            Key or seed.
-        n
-            Number of draws.
-
-        Returns
-        -------
-        Row numbers into ``x`` and into ``y``, each of shape ``(n,)``; entries at one place are a pair.
-        """
+        """Draw pairs, see :meth:`Coupling.sample_pairs`."""
         rng_source, rng_target = jax.random.split(as_key(rng))
         i = np.asarray(draw(rng_source, self._tables[0], (n,)))
         h = _log_weights(np.asarray(self.b), np.asarray(self.g), self.epsilon)
@@ -150,44 +80,13 @@ class StructuredCoupling(Coupling):
         return i, columns
 
     def sample_partners(self, rng: jax.Array | int, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
-        """Draw a pool of target cells for each of many source cells from its row of the plan, in one streamed pass.
-
-        Drawing a source cell by its weight and one of its pool evenly draws from the plan, without an n × m matrix and
-        without a search at every draw. The pool is drawn at even steps of the row's mass.
-
-        Parameters
-        ----------
-        rng
-            Key or seed.
-        rows
-            Source cells, row numbers into ``x``, shape ``(k,)``.
-        columns
-            Target cells that may be drawn, row numbers into ``y``, shape ``(l,)``.
-        size
-            Target cells per source cell.
-
-        Returns
-        -------
-        Positions in ``columns``, shape ``(k, size)``, int32, ascending in every row.
-        """
+        """Draw pools of target cells, see :meth:`Coupling.sample_partners`."""
         rows, columns = np.asarray(rows), np.asarray(columns)
         h = _log_weights(np.asarray(self.b)[columns], np.asarray(self.g)[columns], self.epsilon)
         return self._reduce(self.cost.seen_rows, rows, columns, h, partial(_partners, size=size), rng=as_key(rng))
 
     def soft_minimum(self, points: ArrayLike, *, source: bool) -> np.ndarray:
-        """Cost minus potential, its soft minimum over the other side: the potential of a cell without penalty.
-
-        Parameters
-        ----------
-        points
-            Source or target cells, shape ``(k, d_x)`` or ``(k, d_y)``.
-        source
-            Whether they are source cells.
-
-        Returns
-        -------
-        ``−ε log Σ exp(h − c/(scale · ε))`` in units of ``scale``, shape ``(k,)``, float32.
-        """
+        """Potential of cells without penalty, see :meth:`Coupling.soft_minimum`."""
         points, costs, support, h, _ = self._sides(points, source=source)
         return -self.epsilon * self._reduce(costs, points, support, h, _log_sum)
 

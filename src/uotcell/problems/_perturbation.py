@@ -152,7 +152,8 @@ class PerturbationProblem(Problem):
         Parameters
         ----------
         method
-            Estimator, or the name of one with its defaults: ``"icnn"`` or ``"monge_gap"``.
+            Estimator, or the name of one with its defaults: ``"icnn"``, ``"monge_gap"``, ``"flow_matching"``,
+            ``"genot"`` or one of your own, see :func:`uotcell.methods.register`.
         tau, marginal_penalty, epsilon, cost, scale_cost, anchors
             The couplings, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given. ``cost``
             decides the weights; the cost of the map is an option of the method.

@@ -23,6 +23,8 @@ PRIOR_CELLS = 512
 # Target cells kept for every source cell, at even steps of its row of the plan, for methods that train on pairs.
 POOL_SIZE = 128
 BATCH_SWEEPS, BATCH_THRESHOLD = 2_000, 1e-3
+# A quadratic batch is an alternation, which comes closer ever more slowly; most batches need few of these problems.
+QUADRATIC_OUTER, QUADRATIC_THRESHOLD = 200, 1e-2
 
 
 class Frame(NamedTuple):
@@ -228,7 +230,7 @@ def couple_batch(
 ) -> BatchCoupling:
     """Solve the coupling of a batch drawn from the prior measures."""
     if isinstance(problem, QuadraticReference):
-        solved = quadratic_batch(x, y, problem, tau, threshold=BATCH_THRESHOLD)
+        solved = quadratic_batch(x, y, problem, tau, threshold=QUADRATIC_THRESHOLD, max_outer=QUADRATIC_OUTER)
         weights = (jnp.exp(logsumexp(solved.log_plan, axis=axis)) for axis in (1, 0))
         return BatchCoupling(*weights, lambda rows: solved.log_plan[rows], jnp.maximum(*solved[1:]))
     a, b = (jnp.full(len(p), mass / len(p)) for p, mass in zip((x, y), problem.mass, strict=True))

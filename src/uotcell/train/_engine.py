@@ -206,7 +206,7 @@ def fit_many(
             )
             fitted += train_group(group, bar)
     maps = [
-        TransportMap(method=method, params=params, **frame._asdict())
+        TransportMap(method=method, params=params, same_space=same_space, **frame._asdict())
         for params, frame in zip(fitted, frames, strict=True)
     ]
     return list(zip(maps, histories, strict=True))

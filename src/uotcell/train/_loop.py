@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from uotcell._errors import ConvergenceError
-from uotcell.train._data import BATCH_THRESHOLD
+from uotcell.ot._quadratic_batch import QuadraticReference
+from uotcell.train._data import BATCH_THRESHOLD, QUADRATIC_THRESHOLD
 from uotcell.train._history import History
 from uotcell.train._pairs import Pair
 from uotcell.train._program import Carry, Settings, averaged, push_pairs, train_chunk, valid_divergence
@@ -140,10 +141,12 @@ def _check_losses(group: Group, losses: dict, batch_errors: np.ndarray, running:
             f"A batch's coupling of {_listed(list(names[bad]))} was not finite before step {step}: it transports no "
             "mass. Raise `tau`, `epsilon` or `batch_size`, or use rescaling='global'."
         )
-    if batch_errors[running].max() > BATCH_THRESHOLD:
+    quadratic = isinstance(group.pairs.run.problem, QuadraticReference)
+    threshold = QUADRATIC_THRESHOLD if quadratic else BATCH_THRESHOLD
+    if batch_errors[running].max() > threshold:
         warnings.warn(
             f"A batch's coupling was {batch_errors[running].max():.2g} from its optimality condition (expected "
-            f"{BATCH_THRESHOLD:g}) before step {step}. Raise `epsilon`, lower `tau`, or use rescaling='global'.",
+            f"{threshold:g}) before step {step}. Raise `epsilon`, lower `tau`, or use rescaling='global'.",
             stacklevel=5,
         )
     if "marginal_error" in losses:
