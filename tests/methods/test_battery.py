@@ -190,15 +190,11 @@ def test_mass_is_that_of_both_marginals(couplings):
         assert (coupling.transported_mass == pytest.approx(1.0, rel=1e-3)) is (kind == "balanced")
 
 
-@pytest.fixture(scope="module")
-def oracle():
-    return make_oracle(2, 12.0)
-
-
 @pytest.mark.parametrize("rescaling", RESCALINGS)
+@pytest.mark.parametrize(("kind", "penalty"), [("balanced", np.inf), ("unbalanced", 12.0)])
 @pytest.mark.parametrize("name", CASES)
-def test_reaches_the_closed_form(name, rescaling, oracle):
-    case = CASES[name]
+def test_reaches_the_closed_form(name, kind, penalty, rescaling):
+    case, oracle = CASES[name], make_oracle(2, penalty)
     penalty = oracle.penalty / oracle.mean_cost
     coupling = uc.ot.solve_unbalanced(*oracle.sample(1000, seed=1), marginal_penalty=penalty)
     batch_size = {"global": 256, "minibatch": 128}[rescaling]

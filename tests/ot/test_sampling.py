@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from uotcell.ot._sampling import alias_table, draw, draw_columns
+from uotcell.ot._sampling import alias_table, draw, draw_columns, partners
 
 
 def probabilities(table):
@@ -57,3 +57,11 @@ def test_columns_follow_their_rows():
 def test_bad_weights(weights):
     with pytest.raises(ValueError, match="non-negative, finite and not all zero"):
         alias_table(np.array(weights))
+
+
+def test_a_threshold_that_rounds_up_to_the_whole_row_stays_on_columns_with_mass(monkeypatch):
+    log_weights = jnp.log(jnp.array([[0.2, 0.3, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]))
+    # The largest draw below one: 127 and it are 128 in float32.
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, np.nextafter(np.float32(1), 0)))
+    assert partners(jax.random.key(0), log_weights, 128).max(axis=1).tolist() == [2, 0]
+    assert draw_columns(jax.random.key(0), log_weights).tolist() == [2, 0]

@@ -101,7 +101,7 @@ def partners(rng: jax.Array, log_weights: jax.Array, size: int) -> jax.Array:
     steps = (jnp.arange(size) + jax.random.uniform(rng, (len(log_weights), 1))) / size
     # float32 sums end near, not at, one: scale the steps by what the row really sums to.
     found = jax.vmap(partial(jnp.searchsorted, side="right"))(cumulative, steps * cumulative[:, -1:])
-    return jnp.minimum(found, log_weights.shape[1] - 1).astype(jnp.int32)
+    return jnp.minimum(found, _last_with_mass(cumulative)).astype(jnp.int32)
 
 
 def draw_columns(rng: jax.Array, log_weights: jax.Array) -> jax.Array:
@@ -109,7 +109,12 @@ def draw_columns(rng: jax.Array, log_weights: jax.Array) -> jax.Array:
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights, axis=1), axis=1)
     # float32 sums end near, not at, one: scale the uniform draw by what the row really sums to.
     threshold = jax.random.uniform(rng, (len(log_weights), 1)) * cumulative[:, -1:]
-    return jnp.minimum((cumulative <= threshold).sum(axis=1), log_weights.shape[1] - 1)
+    return jnp.minimum((cumulative <= threshold).sum(axis=1), _last_with_mass(cumulative)[:, 0])
+
+
+def _last_with_mass(cumulative: jax.Array) -> jax.Array:
+    """Last column of every row that adds to its sum; a threshold that rounds up to the sum must not pass it."""
+    return (cumulative < cumulative[:, -1:]).sum(axis=1, keepdims=True)
 
 
 def choose(rng: jax.Array, candidates: np.ndarray, n: int) -> np.ndarray:
