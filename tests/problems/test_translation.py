@@ -1,5 +1,7 @@
 """Transport between modalities: what is written, what it finds, and bad input."""
 
+import warnings
+
 import anndata as ad
 import mudata
 import numpy as np
@@ -29,7 +31,8 @@ def sides():
 
 
 def multimodal(sides):
-    with mudata.set_options(pull_on_update=False):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # mudata 0.3 announces what 0.4 does
         return mudata.MuData({"rna": sides[0].copy(), "atac": sides[1].copy()})
 
 
