@@ -26,13 +26,12 @@ def units_of(method, dim=3):
     return method.init(jax.random.key(0), dim).units
 
 
-@pytest.mark.parametrize("dim", [2, 8])
-def test_reaches_the_closed_form_on_fresh_cells(dim):
-    oracle = make_oracle(dim, 12.0)
+def test_reaches_the_closed_form_in_eight_dimensions():
+    oracle = make_oracle(8, 12.0)
     x, y = oracle.sample(2000, seed=1)
     coupling = uc.ot.solve_unbalanced(x, y, marginal_penalty=oracle.penalty / oracle.mean_cost, epsilon=0.01)
     fitted, _ = uc.train.fit(MongeGap(), coupling, n_iters=1_000, progress=False)
-    assert oracle.l2_uvp(fitted.push) <= {2: 5.0, 8: 10.0}[dim]
+    assert oracle.l2_uvp(fitted.push) <= 10.0
 
 
 def test_the_gap_is_that_of_ott_up_to_its_entropy_convention():

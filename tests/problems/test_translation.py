@@ -11,13 +11,13 @@ import uotcell as uc
 from uotcell.methods import GENOT
 from uotcell.metrics import foscttm
 
-SMALL = {"method": GENOT(hidden=(64, 64), n_samples=8), "anchors": 300, "n_iters": 600, "progress": False}
+SMALL = {"method": GENOT(hidden=(64, 64), n_samples=8), "anchors": 150, "n_iters": 400, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def sides():
     """The same cells twice: as they are, and rotated into two more dimensions, in another order."""
-    cells = uc.datasets.emt()[::6].copy()
+    cells = uc.datasets.emt()[::10].copy()
     rng = np.random.default_rng(0)
     y = cells.obsm["X_embedding"].astype(float)
     rotation = np.linalg.qr(rng.normal(size=(12, 12)))[0]
@@ -111,7 +111,7 @@ def test_distances_along_the_data(sides):
     source, target = sides[0].copy(), sides[1].copy()
     problem = uc.tl.fit_translation(
         source, target, use_rep=("X_a", "X_b"), cost=(uc.ot.Geodesic(n_neighbors=20), "geodesic"), key_added="path",
-        **(SMALL | {"n_iters": 300}),
+        **(SMALL | {"n_iters": 200}),
     )  # fmt: skip
     assert foscttm(source.obsm["path_push"], target.obsm["X_b"][sides[2]]) <= 0.15
     assert source.uns["path"]["params"]["cost"]["0"]["n_neighbors"] == 20
