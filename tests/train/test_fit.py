@@ -10,7 +10,7 @@ import pytest
 from gaussian_oracle import make_oracle
 
 import uotcell as uc
-from uotcell.methods import ICNN, _transport_map
+from uotcell.methods import ICNN, FlowMatching, _transport_map
 from uotcell.train import _data, _device, _program
 from uotcell.train._data import BatchProblem, couple_batch, draw_global, held_out, split_rows, training_data
 
@@ -235,6 +235,13 @@ def test_non_finite_training_stops_loudly(coupling):
 def test_bad_arguments(coupling, method, kwargs, message):
     with pytest.raises(ValueError, match=message):
         uc.train.fit(method, coupling, **{**SMALL, **kwargs})
+
+
+def test_a_method_can_be_named(coupling):
+    fitted, _ = uc.train.fit("flow_matching", coupling, **{**SMALL, "n_iters": 2})
+    assert fitted.method == FlowMatching()
+    with pytest.raises(ValueError, match=r"`method` to be one of \['flow_matching', 'genot', 'icnn', .*'nn'"):
+        uc.train.fit("nn", coupling, **SMALL)
 
 
 def test_a_split_that_holds_out_nobody_is_refused(method):

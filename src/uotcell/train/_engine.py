@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from uotcell.methods import Method, TransportMap
+from uotcell.methods import Method, TransportMap, resolve_method
 from uotcell.ot import Coupling
 from uotcell.ot._geometry import mean_squared_distance
 from uotcell.ot._inputs import as_key
@@ -27,7 +27,7 @@ VALID_EPSILON = 0.3
 
 
 def fit(
-    method: Method,
+    method: str | Method,
     coupling: Coupling,
     *,
     n_iters: int,
@@ -47,7 +47,7 @@ def fit(
     Parameters
     ----------
     method
-        The estimator.
+        The estimator, or the name of one with its defaults.
     coupling
         The solved pair.
     n_iters
@@ -103,7 +103,7 @@ def fit(
 
 
 def fit_many(
-    method: Method,
+    method: str | Method,
     couplings: Sequence[Coupling],
     *,
     n_iters: int,
@@ -151,7 +151,7 @@ def fit_many(
     uotcell.ConvergenceError
         If a loss, a batch's coupling or the validation divergence of a pair is not finite; the message names it.
     """
-    couplings = list(couplings)
+    method, couplings = resolve_method(method), list(couplings)
     _check_pairs(couplings, rescaling, rng, valid, names)
     same_space = couplings[0].same_space
     if not same_space:
