@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -42,6 +43,33 @@ def pancreas(folder: Path, *, with_pca: bool = True) -> Path:
         adata.obsm["X_pca"] = rng.normal(size=(n, 50))
     adata.obsp["connectivities"] = sparse.eye(n, format="csr")
     return write(adata, folder / "GSE132188_adata.h5ad.h5")
+
+
+def old_pancreas(folder: Path) -> Path:
+    """The same as anndata wrote it in 2019: tables as arrays of records, categories beside them."""
+    n = 12
+    values = counts(n)
+    categories = {
+        "day": ["12.5", "13.5", "14.5", "15.5"],
+        "clusters_fig6_broad_final": ["Beta", "Ductal"],
+        "clusters_fig6_fine_final": ["other"],
+    }
+    obs = np.zeros(n, [("index", "S5"), *((name, "i1") for name in categories)])
+    obs["index"] = [f"c{k}" for k in range(n)]
+    obs["day"], obs["clusters_fig6_broad_final"] = np.arange(n) % 4, np.arange(n) % 2
+    var = np.zeros(N_GENES, [("index", "S9"), ("n_cells", "i8")])
+    var["index"] = [f"Gene{k}" for k in range(N_GENES)]
+    path = folder / "GSE132188_adata.h5ad.h5"
+    with h5py.File(path, "w") as file:
+        matrix = file.create_group("X")
+        matrix.attrs["h5sparse_format"], matrix.attrs["h5sparse_shape"] = "csr", np.array(values.shape)
+        for name in ("data", "indices", "indptr"):
+            matrix[name] = getattr(values, name)
+        file["obs"], file["var"] = obs, var
+        file["obsm"] = np.ones(n, [("X_pca", "f4", (5,)), ("X_umap", "f4", (2,))])
+        for name, labels in categories.items():
+            file.create_dataset(f"uns/{name}_categories", data=labels, dtype=h5py.string_dtype())
+    return path
 
 
 def sciplex2(folder: Path) -> Path:

@@ -32,6 +32,15 @@ def test_pancreas_keeps_two_days(tmp_path):
     assert adata.obs["cell_type"].iloc[-1] == "unknown"
 
 
+def test_pancreas_in_the_format_of_2019(tmp_path):
+    adata = datasets.pancreas(published_files.old_pancreas(tmp_path))
+    assert list(adata.obs_names) == ["c2", "c3", "c6", "c7", "c10", "c11"]
+    assert list(adata.obs["day"]) == [14.5, 15.5] * 3
+    assert list(adata.obs["cell_type"]) == ["Beta", "Ductal"] * 3
+    np.testing.assert_array_equal(adata.X.toarray(), published_files.counts(12).toarray()[[2, 3, 6, 7, 10, 11]])
+    assert list(adata.obsm) == ["X_pca", "X_umap"]
+
+
 def test_pancreas_days_are_chosen(tmp_path):
     path = published_files.pancreas(tmp_path)
     assert datasets.pancreas(path, days=None).n_obs == 47

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from uotcell.datasets._fetch import fetch
-from uotcell.datasets._published import check_h5ad, some
+from uotcell.datasets._published import read_h5ad, some
 from uotcell.datasets._registry import entries
 
 CONTROL = "control"
@@ -69,8 +69,7 @@ def read_cellot_4i(
     """
     entry = entries()["cellot_4i"]
     file = fetch(entry, path)
-    check_h5ad(file, entry)
-    raw = ad.read_h5ad(file)
+    raw = read_h5ad(file, entry)
     drug = _check_drug(raw.obs, path)
     if features is not None:
         raw = raw[:, _check_features(features, raw.var_names)]

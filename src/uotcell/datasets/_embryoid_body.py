@@ -23,8 +23,8 @@ def embryoid_body(
 ) -> ad.AnnData:
     """Human embryonic stem cells in embryoid bodies over 27 days, five times (Moon et al. 2019).
 
-    The principal components that TrajectoryNet [2]_ and most flow models since were judged on; no genes were published
-    with them. No hash of the file is known to us, so it is only downloaded with the hash you give.
+    The principal components of the cells [1]_ on which TrajectoryNet [2]_ and many flow models since were judged; no
+    genes were published with them. No hash of the file is known to us, so it is only downloaded with the hash you give.
 
     Parameters
     ----------

@@ -13,12 +13,12 @@ from uotcell.datasets._fetch import fetch
 from uotcell.datasets._published import (
     add_pca,
     check_columns,
-    check_h5ad,
     choose_days,
     choose_genes,
     expression,
     labels,
     numbers,
+    read_h5ad,
 )
 from uotcell.datasets._registry import entries
 
@@ -93,8 +93,7 @@ def pancreas(
     """
     entry = entries()["pancreas"]
     file = fetch(entry, path, known_hash=known_hash, progress=progress)
-    check_h5ad(file, entry)
-    raw = ad.read_h5ad(file)
+    raw = read_h5ad(file, entry)
     check_columns(raw.obs, ["day", BROAD, FINE], file, entry)
     day = numbers(raw.obs["day"], file, entry)
     rows = np.flatnonzero(choose_days(days, day))
@@ -103,10 +102,10 @@ def pancreas(
     obs = {"day": day[rows], "cell_type": labels(kept[BROAD]), "cell_type_fine": labels(kept[FINE])}
     adata = ad.AnnData(
         expression(raw.X[rows]),
-        obs=pd.DataFrame(obs, index=kept.index.astype(str)),
-        var=pd.DataFrame(index=raw.var_names.astype(str)),
+        obs=pd.DataFrame(obs, index=kept.index.astype(str).rename(None)),
+        var=pd.DataFrame(index=raw.var_names.astype(str).rename(None)),
     )
-    for key in {"X_pca", "X_umap"} & set(raw.obsm):
+    for key in [key for key in ("X_pca", "X_umap") if key in raw.obsm]:
         adata.obsm[key] = np.asarray(raw.obsm[key][rows], np.float32)
     if "X_pca" not in adata.obsm:
         choose_genes(adata)

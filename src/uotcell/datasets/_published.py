@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def check_h5ad(path: Path, entry: Entry) -> None:
         groups = sorted(file)
     if not {"X", "obs", "var"} <= set(groups):
         raise ValueError(f"Expected {path} to hold X, obs and var, as h5ad files do, found {groups}. {origin(entry)}")
+
+
+def read_h5ad(path: Path, entry: Entry) -> ad.AnnData:
+    """Read a whole h5ad file, also one written in the format of 2019, about which anndata would warn."""
+    check_h5ad(path, entry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ad.OldFormatWarning)
+        return ad.read_h5ad(path)
 
 
 def check_columns(obs: pd.DataFrame, columns: Sequence[str], path: Path, entry: Entry) -> None:

@@ -100,11 +100,8 @@ def available() -> pd.DataFrame:
     Examples
     --------
     >>> import uotcell as uc
-    >>> uc.datasets.available().loc[["reprogramming", "pancreas"], ["kind", "cells", "loader"]]
-                        kind  cells         loader
-    name
-    reprogramming   embedded   1000  reprogramming
-    pancreas       published  20519       pancreas
+    >>> uc.datasets.available().loc["pancreas", ["kind", "loader", "size", "license"]].to_list()
+    ['published', 'pancreas', '334 MB', 'not stated']
     """
     data = files("uotcell.datasets") / "data"
     rows = []

@@ -99,7 +99,9 @@ def reprogramming_serum(
 
     obs = pd.DataFrame({"day": day[rows], "cell_type": labels(raw_obs["cell_sets"].iloc[rows])})
     adata = ad.AnnData(
-        values, obs=obs.set_index(raw_obs.index[rows].astype(str)), var=pd.DataFrame(index=raw_var.index.astype(str))
+        values,
+        obs=obs.set_index(raw_obs.index[rows].astype(str).rename(None)),
+        var=pd.DataFrame(index=raw_var.index.astype(str).rename(None)),
     )
     adata.var_names_make_unique()
     if layout is not None:

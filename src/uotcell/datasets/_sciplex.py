@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from uotcell.datasets._fetch import fetch
-from uotcell.datasets._published import add_pca, check_columns, check_h5ad, choose_genes, expression, numbers
+from uotcell.datasets._published import add_pca, check_columns, choose_genes, expression, numbers, read_h5ad
 from uotcell.datasets._registry import entries
 
 CONTROL = "control"
@@ -70,8 +70,7 @@ def sciplex2(path: str | PathLike | None = None, *, known_hash: str | None = Non
     """
     entry = entries()["sciplex2"]
     file = fetch(entry, path, known_hash=known_hash, progress=progress)
-    check_h5ad(file, entry)
-    raw = ad.read_h5ad(file)
+    raw = read_h5ad(file, entry)
     check_columns(raw.obs, ["perturbation", "dose_value", "cell_line"], file, entry)
     rows = np.flatnonzero(raw.obs["dose_value"].notna())
     kept = raw.obs.iloc[rows]
@@ -82,7 +81,7 @@ def sciplex2(path: str | PathLike | None = None, *, known_hash: str | None = Non
     adata = ad.AnnData(
         expression(raw.X[rows]),
         obs=_conditions(kept["perturbation"].astype(str), dose, kept["cell_line"].astype(str)),
-        var=pd.DataFrame(index=raw.var_names.astype(str)),
+        var=pd.DataFrame(index=raw.var_names.astype(str).rename(None)),
     )
     adata.obs_names_make_unique()
     adata.var_names_make_unique()
@@ -107,7 +106,7 @@ def _conditions(drug: pd.Series, dose: np.ndarray, line: pd.Series) -> pd.DataFr
         "drug_series": pd.Categorical(drug),
         "cell_type": pd.Categorical(line),
     }
-    return pd.DataFrame(columns, index=drug.index.astype(str))
+    return pd.DataFrame(columns, index=drug.index.astype(str).rename(None))
 
 
 def _log_normalise(adata: ad.AnnData) -> None:
