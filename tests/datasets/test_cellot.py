@@ -88,7 +88,7 @@ def expect(error, *parts):
 
 def test_no_such_file(tmp_path, written):
     written(screen())
-    with expect(FileNotFoundError, "Expected `path` to be an h5ad file", "8h.h5ad"):
+    with expect(FileNotFoundError, "Expected `path` to be a file", "8h.h5ad"):
         read_cellot_4i(tmp_path / "9h.h5ad")
     with expect(FileNotFoundError, "no such folder"):
         read_cellot_4i(tmp_path / "nowhere" / "8h.h5ad")

@@ -83,7 +83,16 @@ def test_layout(adata):
 
 def test_describes_itself(adata):
     about = adata.uns["dataset"]
-    assert set(about) == {"name", "description", "citation", "source", "license", "time_key", "cell_type_key"}
+    assert set(about) == {
+        "name",
+        "description",
+        "citation",
+        "source",
+        "license",
+        "use_rep",
+        "time_key",
+        "cell_type_key",
+    }
     assert all(isinstance(value, str) for value in about.values())
     assert about["time_key"] in adata.obs
     assert about["cell_type_key"] in adata.obs

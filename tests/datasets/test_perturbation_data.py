@@ -54,11 +54,13 @@ def test_layout(adata):
 
 def test_describes_itself(adata):
     about = adata.uns["dataset"]
-    assert {"name", "description", "citation", "source", "license", "condition_key"} <= set(about)
+    assert {"name", "description", "citation", "source", "license", "perturbation_key"} <= set(about)
     assert all(isinstance(value, str) for value in about.values())
     keys = [value for name, value in about.items() if name.endswith("_key")]
     assert set(keys) <= set(adata.obs)
-    assert about.get("control", adata.obs[about["condition_key"]].iloc[0]) in set(adata.obs[about["condition_key"]])
+    assert about.get("control", adata.obs[about["perturbation_key"]].iloc[0]) in set(
+        adata.obs[about["perturbation_key"]]
+    )
 
 
 def test_calls_return_independent_objects(adata):

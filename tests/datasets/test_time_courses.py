@@ -87,7 +87,7 @@ def test_cells_move(adata):
 
 def test_describes_itself(adata):
     about = adata.uns["dataset"]
-    assert set(about) == {"name", "description", "citation", "source", "license", "time_key"}
+    assert set(about) == {"name", "description", "citation", "source", "license", "use_rep", "time_key"}
     assert all(isinstance(value, str) for value in about.values())
     assert about["time_key"] == TIME_KEYS[about["name"]]
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from uotcell.datasets._drug_response import drug_responses
 from uotcell.datasets._perturbations import melanoma_4i, melanoma_4i_drug_counts
+from uotcell.datasets._registry import entries
 
 # Deviation of the measurement error, in standard deviations of the cells along every direction.
 NOISE = 0.1
@@ -58,7 +59,9 @@ def simulate_drug_screen(
     - ``.obsm["true_survival"]``: float32 (n, n_drugs), expected descendants of the control cells under each drug, in
       the order of ``.uns["simulation"]["drugs"]``; NaN for treated cells.
     - ``.uns["simulation"]``: dict: ``drugs`` and ``mechanisms`` (arrays of str), ``mean_survival`` (float64, the real
-      ratios of cells at 48 to 8 hours), ``noise`` (float), and description, citation, source and license (str).
+      ratios of cells at 48 to 8 hours) and ``noise`` (float).
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep, perturbation_key,
+      control.
 
     Notes
     -----
@@ -147,13 +150,11 @@ def _assemble(source, rows, images, responses, *, n_control) -> ad.AnnData:
     for column, response in enumerate(responses.values()):
         survival[:n_control, column] = response.survival(images[:n_control])
     adata.obsm["true_survival"] = survival
-    about = source.uns["dataset"]
+    adata.uns["dataset"] = entries()["simulated_drug_screen"].describe()
     adata.uns["simulation"] = {
-        "description": "Simulated drug screen on real melanoma cells, true maps and survival known",
         "drugs": np.array(names, dtype=object),
         "mechanisms": np.array([response.mechanism for response in responses.values()], dtype=object),
         "mean_survival": np.array([response.mean_survival for response in responses.values()]),
         "noise": NOISE,
-        **{key: about[key] for key in ("citation", "source", "license")},
     }
     return adata

@@ -6,6 +6,8 @@ from importlib.resources import as_file, files
 
 import anndata as ad
 
+from uotcell.datasets._registry import entries
+
 
 def reprogramming() -> ad.AnnData:
     """Fibroblasts on their way to induced pluripotent stem cells, days 10 to 11.
@@ -42,7 +44,8 @@ def reprogramming() -> ad.AnnData:
     - ``.varm["PCs"]``: float32 (1479, 30), orthonormal loadings, zero for genes the PCA did not use.
     - ``.obsm["X_pca"]``: float32 (1000, 30), ``(X − mean) @ PCs``, fitted on the cells of all days together.
     - ``.obsm["X_umap"]``: float32 (1000, 2), UMAP of the 15 nearest neighbours in ``X_pca``.
-    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, time_key, cell_type_key.
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep, time_key,
+      cell_type_key.
 
     Notes
     -----
@@ -60,7 +63,7 @@ def reprogramming() -> ad.AnnData:
     >>> adata.obs["day"].value_counts().sort_index().to_dict()
     {10.0: 318, 10.5: 316, 11.0: 366}
     """
-    return _read("reprogramming.h5ad")
+    return _read("reprogramming")
 
 
 def hematopoiesis() -> ad.AnnData:
@@ -104,7 +107,8 @@ def hematopoiesis() -> ad.AnnData:
     - ``.obsm["X_umap"]``: float32 (781, 2), UMAP of the 15 nearest neighbours in ``X_pca``.
     - ``.obsm["X_spring"]``: float32 (781, 2), the authors' SPRING layout.
     - ``.obsm["X_clone"]``: CSR float32 (781, 339), 1 where the cell carries the barcode.
-    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, time_key, cell_type_key.
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep, time_key,
+      cell_type_key.
 
     Notes
     -----
@@ -122,10 +126,13 @@ def hematopoiesis() -> ad.AnnData:
     >>> adata.obs["day"].value_counts().sort_index().to_dict()
     {2.0: 34, 4.0: 316, 6.0: 431}
     """
-    return _read("hematopoiesis.h5ad")
+    return _read("hematopoiesis")
 
 
-def _read(file_name: str) -> ad.AnnData:
+def _read(name: str) -> ad.AnnData:
+    entry = entries()[name]
     # A package can be imported from an archive: as_file gives h5py the real file it needs.
-    with as_file(files("uotcell.datasets") / "data" / file_name) as path:
-        return ad.read_h5ad(path)
+    with as_file(files("uotcell.datasets") / "data" / entry.file) as path:
+        adata = ad.read_h5ad(path)
+    adata.uns["dataset"] = entry.describe()
+    return adata

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from uotcell.datasets._embedded import _read
+from uotcell.datasets._registry import entries
 
 
 def crispr_screens() -> ad.AnnData:
@@ -43,8 +44,8 @@ def crispr_screens() -> ad.AnnData:
     - ``.varm["PCs"]``: float32 (500, 50), orthonormal loadings.
     - ``.obsm["X_pca"]``: float32 (5961, 50), ``(X − mean) @ PCs``, fitted on all cells together. These components hold
       41.7 % of the variance within cell lines; ones fitted on cells centred by line would hold 41.9 %.
-    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, condition_key, control,
-      cell_type_key.
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep, cell_type_key,
+      perturbation_key, control.
 
     Notes
     -----
@@ -65,7 +66,7 @@ def crispr_screens() -> ad.AnnData:
     >>> adata.obs["cell_type"].value_counts().to_dict()
     {'k562': 3375, 'T98G': 871, 'U87MG': 865, 'A172': 850}
     """
-    adata = _read("crispr_screens.h5ad")
+    adata = _read("crispr_screens")
     loadings = adata.varm["PCs"].astype(np.float64)
     adata.obsm["X_pca"] = (adata.X @ loadings - adata.var["mean"].to_numpy() @ loadings).astype(np.float32)
     return adata
@@ -95,7 +96,8 @@ def melanoma_4i() -> ad.AnnData:
     - ``.obs["drug"]``: categorical (3441,), "trametinib_erlotinib" throughout; names as in
       :func:`melanoma_4i_drug_counts`.
     - ``.var_names``: "Nuclei_Morphology_Area", "Intensity_mean_ClCasp3", …; a name without ``Nuclei_`` is of the cell.
-    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, time_key, condition_key.
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep, time_key,
+      perturbation_key.
 
     Notes
     -----
@@ -113,7 +115,7 @@ def melanoma_4i() -> ad.AnnData:
     >>> adata.obs["hour"].value_counts().to_dict()
     {8.0: 1962, 48.0: 1479}
     """
-    return _read("melanoma_4i.h5ad")
+    return _read("melanoma_4i")
 
 
 def melanoma_4i_drug_counts() -> pd.DataFrame:
@@ -127,6 +129,8 @@ def melanoma_4i_drug_counts() -> pd.DataFrame:
     - ``ratio_24h_to_8h``, ``ratio_48h_to_8h``: float64, cells at 24 and 48 hours over those at 8 hours. 0.05 is nearly
       complete death, 2.2 more than one division.
 
+    ``.attrs["dataset"]``: dict of str: name, description, citation, source, license.
+
     Notes
     -----
     Taken from the tables printed in matteopariset/unbalanced_sb, MIT.
@@ -138,8 +142,11 @@ def melanoma_4i_drug_counts() -> pd.DataFrame:
     >>> float(counts.loc["panobinostat", "ratio_48h_to_8h"])
     0.227528
     """
-    with as_file(files("uotcell.datasets") / "data" / "melanoma_4i_drug_counts.csv") as path:
-        return pd.read_csv(path, index_col="drug")
+    entry = entries()["melanoma_4i_drug_counts"]
+    with as_file(files("uotcell.datasets") / "data" / entry.file) as path:
+        counts = pd.read_csv(path, index_col="drug")
+    counts.attrs["dataset"] = entry.describe()
+    return counts
 
 
 def glioblastoma() -> ad.AnnData:
@@ -162,7 +169,8 @@ def glioblastoma() -> ad.AnnData:
     - ``.var["mean"]``: float64 (300,), mean of ``.X``, which the PCA subtracts.
     - ``.varm["PCs"]``: float32 (300, 30), orthonormal loadings.
     - ``.obsm["X_pca"]``: float32 (1500, 30), ``(X − mean) @ PCs``, fitted on all cells together.
-    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, condition_key, control, batch_key.
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep,
+      perturbation_key, control, batch_key.
 
     Notes
     -----
@@ -180,4 +188,4 @@ def glioblastoma() -> ad.AnnData:
     >>> adata.obs.groupby("condition", observed=True).size().to_dict()
     {'control': 750, 'panobinostat': 750}
     """
-    return _read("glioblastoma.h5ad")
+    return _read("glioblastoma")

@@ -31,7 +31,7 @@ def emt() -> ad.AnnData:
     - ``.X``: dense float32 (3133, 10), the same coordinates, not expression.
     - ``.var_names``: "x1" to "x10", the axes.
     - ``.obs["time"]``: float64 (3133,), the number of the time point: 0, 1, 2 or 3. These are not hours.
-    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, time_key.
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep, time_key.
 
     Notes
     -----
@@ -49,7 +49,7 @@ def emt() -> ad.AnnData:
     >>> adata.obs["time"].value_counts().sort_index().to_dict()
     {0.0: 577, 1.0: 885, 2.0: 788, 3.0: 883}
     """
-    return _read_embedding("emt.h5ad")
+    return _read_embedding("emt")
 
 
 def ipsc_cardio() -> ad.AnnData:
@@ -81,7 +81,7 @@ def ipsc_cardio() -> ad.AnnData:
     - ``.X``: dense float32 (1896, 4), the same coordinates, not expression.
     - ``.var_names``: "x1" to "x4", the axes.
     - ``.obs["day"]``: float64 (1896,), days since the start: 0, 1, 1.5, 2, 2.5, 3, 4 or 5.
-    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, time_key.
+    - ``.uns["dataset"]``: dict of str: name, description, citation, source, license, use_rep, time_key.
 
     Notes
     -----
@@ -101,11 +101,11 @@ def ipsc_cardio() -> ad.AnnData:
     >>> adata.obs["day"].value_counts().sort_index().to_dict()
     {0.0: 231, 1.0: 166, 1.5: 93, 2.0: 211, 2.5: 122, 3.0: 258, 4.0: 456, 5.0: 359}
     """
-    return _read_embedding("ipsc_cardio.h5ad")
+    return _read_embedding("ipsc_cardio")
 
 
-def _read_embedding(file_name: str) -> ad.AnnData:
+def _read_embedding(name: str) -> ad.AnnData:
     # The coordinates are stored once, which keeps the package small.
-    adata = _read(file_name)
+    adata = _read(name)
     adata.obsm["X_embedding"] = adata.X.copy()
     return adata
