@@ -96,13 +96,16 @@ def weight_markers(
     weights = relative_weights(adata, key)
     source = np.isfinite(weights)
     columns = {gene: _expression(adata, gene, layer)[source] for gene in genes}
+    if missing := [gene for gene, values in columns.items() if not np.isfinite(values).any()]:
+        raise ValueError(f"Expected numbers for source cells, found none for {missing}. Choose other `genes`.")
     groups = _groups(adata, groupby, source)
     smallest = weights[weights > 0].min()
     logs = np.log2(np.maximum(weights[source], smallest))
     if size is None:
         size = float(np.clip(6000 / len(logs), 4.0, 14.0))
 
-    axes = panel_axes(ax, len(columns), size=(3.4, 3.3 if groupby is None else 3.6), n_columns=_N_COLUMNS)
+    legend_height = 0.0 if groupby is None else 0.19 * len(groups)
+    axes = panel_axes(ax, len(columns), size=(3.4, 3.3 + legend_height), n_columns=_N_COLUMNS)
     for place, (one, (gene, values)) in enumerate(zip(axes, columns.items(), strict=True)):
         _draw_panel(one, values, logs, groups, n_bins=n_bins, size=size)
         one.set_xlabel(gene if gene in adata.obs else f"{gene} (expression)")
@@ -218,7 +221,8 @@ def _draw_panel(
     ax.set_yticks(*fold_ticks(low, high))
     ax.spines[["top", "right"]].set_visible(False)
     if not alone:
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small", borderaxespad=0.2)
+        narrow = {"handlelength": 1.2, "handletextpad": 0.4, "borderpad": 0.2, "borderaxespad": 0.2}
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small", **narrow)
 
 
 def _written(found: RankCorrelation) -> str:
