@@ -68,9 +68,9 @@ def score_growth(
     proliferation, apoptosis
         Genes to score instead of those of the organism.
     min_hit_rate
-        Smallest share of a set that must be there and vary between cells. At 0.1 about ten genes carry the
-        proliferation score and both S and G2/M phase are among them; at 0.04, as in
-        :func:`uotcell.datasets.reprogramming`, it rests on four genes of G2/M.
+        Smallest share of a set that must be there and vary between cells. In
+        :func:`uotcell.datasets.hematopoiesis`, at 0.12, twelve genes of S and G2/M phase carry the proliferation score;
+        in :func:`uotcell.datasets.reprogramming`, at 0.04, four of G2/M alone, which cells in S phase do not express.
     birth_rates, birth_center, birth_width
         Lowest and highest β per day, the score half-way between, and the width of the rise, in units of the score.
     death_rates, death_center, death_width
