@@ -138,6 +138,17 @@ def test_groups_of_numbers_and_missing_values(adata):
     assert n_points == N_CELLS
 
 
+def test_many_and_small_groups(adata):
+    adata.obs["many"] = pd.Categorical([f"group {min(i, 14)}" for i in range(adata.n_obs)])
+    (ax,) = weight_markers(adata, "Casp3", groupby="many", show=False)
+    handles = ax.get_legend().legend_handles
+    assert len({to_hex(handle.get_color()) for handle in handles}) == len(handles) == 15
+    labels = dict(text.get_text().split(": ") for text in ax.get_legend().get_texts())
+    assert labels["group 0"] == "too few cells"
+    assert labels["group 14"].startswith("ρ = ")
+    assert "p = " not in labels["group 14"]
+
+
 def test_genes_that_do_not_vary_or_are_missing_in_cells(adata):
     assert weight_markers(adata, "Flat", show=False)[0].get_title() == "does not vary"
     adata.X[3, 0] = np.nan

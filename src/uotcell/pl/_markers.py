@@ -62,7 +62,7 @@ def weight_markers(
         The `key_added` of the fit.
     groupby
         Column of ``.obs``, such as the time or the cell type: one line for each of its values, in the colours of
-        ``.uns["<groupby>_colors"]`` where there are some, with its ρ in the legend.
+        ``.uns["<groupby>_colors"]`` where there are some, with its ρ and interval in the legend.
     layer
         Layer to take expression from.
     n_bins
@@ -172,8 +172,6 @@ def _expression(adata: AnnData, gene: str, layer: str | None) -> np.ndarray:
 
 def _groups(adata: AnnData, groupby: str | None, source: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:
     """Rows among the source cells and colour of every group; all of them together without `groupby`."""
-    from matplotlib import pyplot as plt
-
     if groupby is None:
         return {"": (np.arange(source.sum()), "black")}
     if groupby not in adata.obs:
@@ -185,11 +183,19 @@ def _groups(adata: AnnData, groupby: str | None, source: np.ndarray) -> dict[str
         raise ValueError(
             f"Expected at most {_MAX_GROUPS} groups in `adata.obs[{groupby!r}]`, found {len(present)}. Bin its values."
         )
-    colors = list(adata.uns.get(f"{groupby}_colors", []))
-    if len(colors) < len(column.cat.categories):
-        colors = plt.rcParams["axes.prop_cycle"].by_key().get("color", ["black"])
     names = column.cat.categories
-    return {str(names[code]): (np.flatnonzero(codes == code), colors[code % len(colors)]) for code in present}
+    stored = list(adata.uns.get(f"{groupby}_colors", []))
+    colors = stored if len(stored) >= len(names) else dict(zip(present, _own_colors(len(present)), strict=False))
+    return {str(names[code]): (np.flatnonzero(codes == code), colors[code]) for code in present}
+
+
+def _own_colors(n_groups: int) -> list[str]:
+    """Take the colours of the style, or scanpy's twenty if those are too few."""
+    from matplotlib import pyplot as plt
+    from scanpy.plotting.palettes import default_20
+
+    cycle = plt.rcParams["axes.prop_cycle"].by_key().get("color", [])
+    return cycle if len(cycle) >= n_groups else default_20
 
 
 def _draw_panel(
@@ -207,7 +213,7 @@ def _draw_panel(
         shown = {"color": "0.5" if alone else color, "alpha": 0.4, "linewidths": 0, "rasterized": True}
         ax.scatter(np.clip(x[rows], left, right), np.clip(y[rows], low, high), s=size, zorder=2, **shown)
         found = rank_correlation(x[rows], y[rows])
-        label = "does not vary" if found is None else _written(found)
+        label = _written(found, p_value=alone) if found else _why_not(x[rows])
         if found is not None:
             mean_x, mean_y, half = bin_means(x[rows], y[rows], n_bins).T
             color = "#b2182b" if alone else color
@@ -225,9 +231,14 @@ def _draw_panel(
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small", **narrow)
 
 
-def _written(found: RankCorrelation) -> str:
-    """Correlation, interval and p-value."""
-    p_value = "p < 1e-16" if found.p_value < 1e-16 else f"p = {found.p_value:.2g}"
-    return f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], {p_value}".replace("-0.", "−0.").replace(
-        "e-", "e−"
-    )
+def _written(found: RankCorrelation, *, p_value: bool) -> str:
+    """Write a correlation with its interval and, if asked for, its p-value."""
+    text = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    if p_value:
+        text += ", p < 1e-16" if found.p_value < 1e-16 else f", p = {found.p_value:.2g}"
+    return text.replace("-", "−")
+
+
+def _why_not(x: np.ndarray) -> str:
+    """Say why there is no correlation."""
+    return "too few cells" if len(x) < _MIN_CELLS else "does not vary"
