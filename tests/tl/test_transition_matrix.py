@@ -191,6 +191,12 @@ def test_a_star_leaves_times_without_a_map():
     assert (adata.obs[SLOT][day > 0] == "end").all()
     with pytest.raises(ValueError, match="found none of 6 cells: 6 end at 1"):
         uc.tl.transition_matrix(adata, empty_rows="error")
+    # The images are at day 1: the cells of day 3 are not needed for them, those of day 1 are.
+    np.testing.assert_array_equal(
+        uc.tl.transition_matrix(adata[day < 3].copy(), n_neighbors=3)[:6].toarray(), matrix[:6, :12].toarray()
+    )
+    with pytest.raises(ValueError, match="cells at '1', the target of '0', found none"):
+        uc.tl.transition_matrix(adata[day != 1].copy())
 
 
 @pytest.mark.parametrize(

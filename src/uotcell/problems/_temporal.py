@@ -404,7 +404,8 @@ class TemporalProblem(Problem):
         """Hand the written fit to CellRank (Lange et al. 2022; Weiler et al. 2024).
 
         CellRank's rows sum to one, so growth and death are lost on the way. They stay beside the kernel, in
-        ``kernel.adata.obs["<key>_source_weight"]``: weigh averages over cells by it.
+        ``kernel.adata.obs["<key>_source_weight"]``: weigh averages over cells by it. CellRank's estimators also ask for
+        some ``.X``, which cells known by their embedding alone do not have.
 
         Parameters
         ----------
@@ -439,11 +440,11 @@ class TemporalProblem(Problem):
         Examples
         --------
         >>> import uotcell as uc
-        >>> adata = uc.datasets.emt()[::10].copy()
-        >>> problem = uc.tl.fit_trajectory(adata, "time", use_rep="X_embedding", n_iters=20, progress=False)
+        >>> adata = uc.datasets.reprogramming()
+        >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
         >>> kernel = problem.to_cellrank(conn_weight=0)
         >>> kernel.transition_matrix.shape
-        (314, 314)
+        (1000, 1000)
         """
         self._require("fitted", "solve")
         record = self.adata.uns.get(key, {}).get("pairs")

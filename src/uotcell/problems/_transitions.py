@@ -97,17 +97,16 @@ def read_fit(adata: AnnData, key: str) -> Fit:
     for i, label in enumerate(labels):
         codes[values == label] = i
     is_source = np.isfinite(push).all(axis=1)
-    target = {}
     # The longest time difference first, as they were written, so that the shortest is what remains.
-    for i in np.argsort(-np.asarray(pairs["time_difference"]), kind="stable"):
-        source, end = str(pairs["source"][i]), str(pairs["target"][i])
-        if not is_source[codes == code.get(source, -1)].any():
-            continue
+    order = np.argsort(-np.asarray(pairs["time_difference"]), kind="stable")
+    ends = {str(pairs["source"][i]): str(pairs["target"][i]) for i in order}
+    ends = {source: end for source, end in ends.items() if is_source[codes == code.get(source, -1)].any()}
+    for source, end in ends.items():
         if end not in code:
             raise ValueError(
                 f"Expected cells at {end!r}, the target of {source!r}, found none. Keep them when subsetting `adata`."
             )
-        target[code[source]] = code[end]
+    target = {code[source]: code[end] for source, end in ends.items()}
     if not (np.isin(codes[is_source], list(target)).all() and np.isfinite(weight[is_source]).all()):
         raise ValueError(
             f"Expected images and weights of {key!r} at the source times {[labels[i] for i in target]}, found other "

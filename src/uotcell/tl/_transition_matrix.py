@@ -50,8 +50,9 @@ def transition_matrix(
         being one. ``"error"``: raise if a cell before the last time point has no outgoing mass; those at the last one
         stay.
     min_weight
-        Share of the mean weight of a time point, in [0, 1), up to which a source cell counts as dying. No cell falls
-        below a tenth in the embedded time courses of differentiation, and one in forty under drugs.
+        Share of the mean weight of a time point, in [0, 1), up to which a source cell counts as dying. At τ = 0.95
+        one cell in a thousand falls below a tenth in the embedded time courses of differentiation, under drugs one in
+        forty.
     batch_size
         Cells whose neighbours are looked up at a time, which bounds memory beyond the matrix itself.
     key_added
@@ -75,11 +76,11 @@ def transition_matrix(
     Examples
     --------
     >>> import uotcell as uc
-    >>> adata = uc.datasets.emt()[::10].copy()
-    >>> problem = uc.tl.fit_trajectory(adata, "time", use_rep="X_embedding", n_iters=20, progress=False)
+    >>> adata = uc.datasets.reprogramming()
+    >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
     >>> matrix = uc.tl.transition_matrix(adata)
     >>> matrix.shape
-    (314, 314)
+    (1000, 1000)
     """
     key_added = f"{key}_transitions" if key_added is None else key_added
     check_key_added(key_added)
