@@ -224,11 +224,14 @@ def test_only_the_fit_that_was_written(course):
     with pytest.raises(KeyError, match="a time course 'other', found"):
         problem.to_cellrank(key="other")
     copy = adata.copy()
+    copy.uns["screen"] = {"params": {}, "pairs": {"condition": np.asarray(["drug"])}}
     copy.uns["uot"]["pairs"]["source"] = np.asarray(["2.0"])
     problem.adata = copy
     try:
         with pytest.raises(ValueError, match="found those of another fit"):
             problem.to_cellrank()
+        with pytest.raises(KeyError, match="a time course 'screen', found"):
+            problem.to_cellrank(key="screen")
     finally:
         problem.adata = adata
 

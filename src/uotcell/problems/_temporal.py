@@ -413,11 +413,12 @@ class TemporalProblem(Problem):
             ``"precomputed"``: the chain of :func:`uotcell.tl.transition_matrix`, each row mixed with its neighbours in
             the graph of all cells. ``"realtime"``: a :class:`cellrank.kernels.RealTimeKernel` with one coupling per
             pair, whose rows sum to the mass a cell transports; neighbours are those of its own time, which CellRank
-            computes. Its plots over time work with this kind only, and every time but the last must be a source.
+            computes. Every time but the last must then be a source.
         n_neighbors, empty_rows, min_weight, batch_size
             Steps between cells, see :func:`uotcell.tl.transition_matrix`; the same for both kinds.
         conn_weight
-            Weight of the neighbours, in [0, 1). With more than 0 no class of ``empty_rows="absorb"`` is closed.
+            Weight of the neighbours, in [0, 1). With more than 0 they lead out of the classes of
+            ``empty_rows="absorb"`` too.
         key
             The `key_added` of :meth:`write`.
 
@@ -447,9 +448,9 @@ class TemporalProblem(Problem):
         (1000, 1000)
         """
         self._require("fitted", "solve")
-        record = self.adata.uns.get(key, {}).get("pairs")
+        record = self.adata.uns.get(key, {}).get("pairs", {})
         pairs = [(str(source), str(target)) for source, target in self.fitted]
-        if record is not None and list(zip(record["source"], record["target"], strict=True)) != pairs:
+        if "time_difference" in record and list(zip(record["source"], record["target"], strict=True)) != pairs:
             raise ValueError(
                 f"Expected the pairs of this problem, {pairs}, under {key!r}, found those of another fit. Run "
                 f"`.write({key!r})` first, or give the `key` it was written under."
