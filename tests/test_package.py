@@ -195,7 +195,8 @@ def arguments(function):
 def test_there_is_something_public():
     assert {"uotcell.tl.fit_trajectory", "uotcell.ot.solve_unbalanced", "uotcell.train.fit"} <= set(FUNCTIONS)
     assert {"uotcell.problems.TemporalProblem", "uotcell.ConvergenceError"} <= set(CLASSES)
-    assert "uotcell.problems.TemporalProblem.push" in METHODS
+    assert "uotcell.tl.transition_matrix" in FUNCTIONS
+    assert {"uotcell.problems.TemporalProblem.push", "uotcell.problems.TemporalProblem.to_cellrank"} <= set(METHODS)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
@@ -235,7 +236,10 @@ def test_examples(name):
 
 
 def test_public_functions_with_an_example():
-    for name in ("tl.fit_trajectory", "ot.solve_unbalanced", "metrics.sinkhorn_divergence", "problems.TemporalProblem"):
+    assert section(METHODS["uotcell.problems.TemporalProblem.to_cellrank"].__doc__, "Examples")
+    for name in ("tl.fit_trajectory", "tl.transition_matrix"):
+        assert section(FUNCTIONS[f"uotcell.{name}"].__doc__, "Examples")
+    for name in ("ot.solve_unbalanced", "metrics.sinkhorn_divergence", "problems.TemporalProblem"):
         assert section(FUNCTIONS.get(f"uotcell.{name}", CLASSES.get(f"uotcell.{name}")).__doc__, "Examples")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -25,12 +26,16 @@ from uotcell.problems._base import (
     plain,
     plain_rng,
 )
+from uotcell.problems._cellrank import cellrank_kernel
 from uotcell.problems._growth import prior_masses
 from uotcell.problems._interpolation import interpolate
 from uotcell.problems._pairs import choose_pairs
 from uotcell.problems._representation import check_representation, representation
 from uotcell.problems._times import parse_times
 from uotcell.train import fit, fit_rescaling
+
+if TYPE_CHECKING:
+    from cellrank.kernels._base_kernel import KernelExpression
 
 MIN_CELLS = 10
 
@@ -384,3 +389,73 @@ class TemporalProblem(Problem):
         if pairs[0].transport_map.method.is_stochastic:
             self.adata.obs[f"{key_added}_uncertainty"] = uncertainty
         self.adata.uns[key_added] = uns
+
+    def to_cellrank(
+        self,
+        *,
+        kind: str = "precomputed",
+        n_neighbors: int = 30,
+        empty_rows: str = "self",
+        min_weight: float = 0.1,
+        conn_weight: float = 0.2,
+        batch_size: int = 2048,
+        key: str = "uot",
+    ) -> KernelExpression:
+        """Hand the written fit to CellRank (Lange et al. 2022; Weiler et al. 2024).
+
+        CellRank's rows sum to one, so growth and death are lost on the way. They stay beside the kernel, in
+        ``kernel.adata.obs["<key>_source_weight"]``: weigh averages over cells by it. CellRank's estimators also ask for
+        some ``.X``, which cells known by their embedding alone do not have.
+
+        Parameters
+        ----------
+        kind
+            ``"precomputed"``: the chain of :func:`uotcell.tl.transition_matrix`, each row mixed with its neighbours in
+            the graph of all cells. ``"realtime"``: a :class:`cellrank.kernels.RealTimeKernel` with one coupling per
+            pair, whose rows sum to the mass a cell transports; neighbours are those of its own time, which CellRank
+            computes. Every time but the last must then be a source.
+        n_neighbors, empty_rows, min_weight, batch_size
+            Steps between cells, see :func:`uotcell.tl.transition_matrix`; the same for both kinds.
+        conn_weight
+            Weight of the neighbours, in [0, 1). With more than 0 they lead out of the classes of
+            ``empty_rows="absorb"`` too.
+        key
+            The `key_added` of :meth:`write`.
+
+        Returns
+        -------
+        A kernel with its transition matrix, on the AnnData of the problem. With ``kind="realtime"`` sets a slot of it:
+
+        - ``.obs["<key>_time"]``: ordered categorical of float64, the time of every cell, since CellRank takes no other.
+          The column of the fit stays as it is.
+
+        Raises
+        ------
+        ImportError
+            If CellRank is not installed.
+        KeyError
+            If the slots of the fit do not exist, or there is no neighbour graph.
+        ValueError
+            If options cannot be used, or this is not the fit that was written under ``key``.
+
+        Examples
+        --------
+        >>> import uotcell as uc
+        >>> adata = uc.datasets.reprogramming()
+        >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
+        >>> kernel = problem.to_cellrank(conn_weight=0)
+        >>> kernel.transition_matrix.shape
+        (1000, 1000)
+        """
+        self._require("fitted", "solve")
+        record = self.adata.uns.get(key, {}).get("pairs", {})
+        pairs = [(str(source), str(target)) for source, target in self.fitted]
+        if "time_difference" in record and list(zip(record["source"], record["target"], strict=True)) != pairs:
+            raise ValueError(
+                f"Expected the pairs of this problem, {pairs}, under {key!r}, found those of another fit. Run "
+                f"`.write({key!r})` first, or give the `key` it was written under."
+            )
+        return cellrank_kernel(
+            self.adata, key=key, kind=kind, n_neighbors=n_neighbors, empty_rows=empty_rows, min_weight=min_weight,
+            conn_weight=conn_weight, batch_size=batch_size,
+        )  # fmt: skip
