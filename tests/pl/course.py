@@ -10,18 +10,17 @@ N_CELLS = 40  # per day
 
 
 def cells():
-    """Days 0 and 1; cell ``i`` of day 1 is cell ``i`` of day 0 after its move. The embedding is not the representation."""
+    """Days 0 and 1; the cells of day 1 are those of day 0 after their moves. The embedding has its axes exchanged."""
     turn = np.arange(N_CELLS) * 2.4  # the golden angle spreads evenly
     early = 0.3 * np.sqrt(np.arange(1, N_CELLS + 1))[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
     up = np.arange(N_CELLS) % 2 == 0
+    lineage = np.tile(np.where(up, "upper", "lower"), 2)
     late = early + np.where(up[:, None], [4.0, 3.0], [4.0, -3.0])
-    x = np.hstack([np.vstack([early, late]), np.zeros((2 * N_CELLS, 1))])
+    x = np.hstack([np.vstack([early, late]), np.zeros((2 * N_CELLS, 1))]).astype(np.float32)
     obs = pd.DataFrame(
         {
             "day": np.repeat([0.0, 1.0], N_CELLS),
-            "lineage": pd.Categorical(
-                np.tile(np.where(up, "upper", "lower"), 2), categories=["upper", "lower", "none"]
-            ),
+            "lineage": pd.Categorical(lineage, categories=["upper", "lower", "none"]),
             "score": np.tile(np.arange(N_CELLS), 2) / N_CELLS,
         },
         index=[f"cell{i}" for i in range(2 * N_CELLS)],

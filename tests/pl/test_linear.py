@@ -27,10 +27,8 @@ def test_fit_is_that_of_scikit_learn(x):
     fitted = fit_linear_map(x, embedding)
     reference = LinearRegression().fit(x, embedding)
     np.testing.assert_allclose(fitted.matrix, reference.coef_.T, atol=1e-10)
-    plain = reference.score(x, embedding, sample_weight=None)
-    both = 1 - np.sum((embedding - reference.predict(x)) ** 2) / np.sum((embedding - embedding.mean(axis=0)) ** 2)
-    assert fitted.r_squared == pytest.approx(1 - (1 - both) * 199 / 193)
-    assert fitted.r_squared != pytest.approx(plain)
+    plain = 1 - np.sum((embedding - reference.predict(x)) ** 2) / np.sum((embedding - embedding.mean(axis=0)) ** 2)
+    assert fitted.r_squared == pytest.approx(1 - (1 - plain) * 199 / 193)
 
 
 def test_turning_the_embedding_changes_nothing(x):

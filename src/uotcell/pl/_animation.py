@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._cells import Palette
 from ._interpolated import color_cells, place_interpolations
 from ._interpolation import draw_frame, draw_measured, explain_colors, new_axes, total_area, update_frame
-from ._transition_table import Palette
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+Palette = str | Sequence[str] | Mapping[str, str] | None
+
 
 def colored_cells(adata: AnnData, basis: str, embedding: np.ndarray, color: str | None) -> AnnData:
     """Copy the embedding ``(n_cells, 2)``, the values of `color` and the colours stored for it."""
@@ -47,9 +49,7 @@ def keep_colors(adata: AnnData, color: str | None, colors: Sequence[str] | None)
         adata.uns[f"{color}_colors"] = list(colors)
 
 
-def category_colors(
-    names: Sequence[str], *, stored: Sequence[str] | None, palette: str | Sequence[str] | Mapping[str, str] | None
-) -> dict[str, str]:
+def category_colors(names: Sequence[str], *, stored: Sequence[str] | None, palette: Palette) -> dict[str, str]:
     """Colours by name, as scanpy would give them to these categories with these colours `stored`."""
     import pandas as pd
     from anndata import AnnData
@@ -61,7 +61,8 @@ def category_colors(
         cells.uns["name_colors"] = list(stored)
     # A figure nobody sees: scanpy settles on colours when it draws.
     draw_cells(cells, "X", "name", ax=Figure().add_subplot(), title="", palette=palette, legend_loc=None)
-    return dict(zip(names, cells.uns["name_colors"], strict=True))
+    # Of categories that are gone colours may be left.
+    return dict(zip(names, cells.uns["name_colors"], strict=False))
 
 
 def color_values(adata: AnnData, color: str):

@@ -10,10 +10,9 @@ import pandas as pd
 
 from uotcell.problems import TemporalProblem
 
-from ._cells import category_colors, color_values, keep_colors
+from ._cells import Palette, category_colors, color_values, keep_colors
 from ._embedding import read_embedding, read_representation
 from ._projection import place_points
-from ._transition_table import Palette
 
 if TYPE_CHECKING:
     from anndata import AnnData

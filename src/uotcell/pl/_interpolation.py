@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._cells import Palette
 from ._figure import show_figure
 from ._interpolated import CellColors, Frame, color_cells, place_interpolations
-from ._transition_table import Palette
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ._cells import Palette
 from ._figure import fit_figure, show_figure
-from ._transition_table import Palette, TransitionTable, read_transitions
+from ._transition_table import TransitionTable, read_transitions
 
 if TYPE_CHECKING:
     from anndata import AnnData

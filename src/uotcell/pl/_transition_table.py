@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ._cells import category_colors
+from ._cells import Palette, category_colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-Palette = str | Sequence[str] | Mapping[str, str] | None
 
 
 class TransitionTable(NamedTuple):
