@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from uotcell.pl._projection import project_push, project_velocity, velocity_grid
+from uotcell.pl._projection import place_points, project_push, project_velocity, velocity_grid
 
 FIELDS = {
     "translation": lambda x: np.full_like(x, [1.0, 0.5]),
@@ -192,3 +192,18 @@ def test_grid_without_any_field_is_empty(plane):
     _, _, u, v = velocity_grid(plane, np.full_like(plane, np.nan), min_mass=0.0)
     assert np.isnan(u).all()
     assert np.isnan(v).all()
+
+
+def test_points_are_placed_by_the_formula(plane):
+    rng = np.random.default_rng(3)
+    embedding, points = rng.normal(size=(600, 2)), rng.uniform(-3, 3, (5, 2))
+    placed = place_points(points, plane, embedding, n_neighbors=9)
+    for point, found in zip(points, placed, strict=True):
+        distances = np.linalg.norm(plane - point, axis=1)
+        near = np.argsort(distances)[:9]
+        weights = np.exp(-0.5 * (distances[near] / distances[near].mean()) ** 2)
+        np.testing.assert_allclose(found, weights @ embedding[near] / weights.sum(), atol=1e-12)
+
+
+def test_place_of_no_points(plane):
+    assert place_points(np.empty((0, 2)), plane, plane).shape == (0, 2)

@@ -70,12 +70,27 @@ def drawn_colors(ax):
     return {to_hex(color) for color in cells.get_facecolor()}
 
 
-@pytest.mark.parametrize("projection", ["neighbors", "push"])
+@pytest.mark.parametrize("projection", ["neighbors", "push", "linear"])
 def test_streams_follow_the_field(adata, projection):
     steps = stream_steps(velocity_stream(adata, projection=projection, show=False))
     # A line of a stream is drawn forwards: its pieces point along the field.
     cosines = steps @ SHIFT / np.linalg.norm(steps, axis=1) / np.linalg.norm(SHIFT)
     assert np.median(cosines) > 0.95
+
+
+def test_the_first_components_move_as_the_velocity_says(adata):
+    # A turned field, of which the first two components are the velocity itself whatever the others do.
+    adata.obsm["uot_velocity"][:150] = [0.0, 1.0, 5.0, -5.0, 5.0]
+    steps = stream_steps(velocity_stream(adata, basis="pca", projection="linear", show=False))
+    np.testing.assert_allclose(steps[:, 0], 0, atol=1e-9)
+    assert (steps[:, 1] > 0).all()
+
+
+def test_linear_projection_says_where_it_is_not_to_be_trusted(adata):
+    adata.obsm["X_umap"] = np.random.default_rng(1).normal(size=(300, 2))
+    with pytest.warns(UserWarning, match=r"found R² = -?0\.0\d for 'X_umap'.*Use `projection='neighbors'`"):
+        ax = velocity_stream(adata, projection="linear", color="day", min_mass=0.1, show=False)
+    assert ax.get_title().startswith("day (velocity, linear, R² = ")
 
 
 def test_streams_stay_where_cells_are_transported(adata):
@@ -119,6 +134,8 @@ def test_show(adata, shown, monkeypatch):
         ({}, "velocity (neighbors)"),
         ({"color": "day"}, "day (velocity, neighbors)"),
         ({"color": "day", "projection": "push"}, "day (velocity, push)"),
+        ({"projection": "linear"}, "velocity (linear, R² = 1.00)"),
+        ({"projection": "linear", "basis": "pca"}, "velocity (linear)"),
         ({"title": "Mine"}, "Mine"),
     ],
 )
@@ -234,7 +251,7 @@ def test_missing_slot(adata, slot):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"projection": "pca"}, ValueError, r"one of \['neighbors', 'push'\], found 'pca'"),
+        ({"projection": "pca"}, ValueError, r"one of \['neighbors', 'push', 'linear'\], found 'pca'"),
         ({"basis": "tsne"}, KeyError, r"\['X_pca', 'X_umap', 'uot_push', 'uot_velocity'\].*found 'tsne'"),
         ({"basis": "pca"}, ValueError, r"shape \(300, 2\), found \(300, 5\)"),
         ({"key": "mine"}, KeyError, r"parameters of 'mine', found \['uot'\].*key_added='mine'"),

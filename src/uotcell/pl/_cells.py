@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+
+Palette = str | Sequence[str] | Mapping[str, str] | None
 
 
 def colored_cells(adata: AnnData, basis: str, embedding: np.ndarray, color: str | None) -> AnnData:
@@ -20,7 +23,7 @@ def colored_cells(adata: AnnData, basis: str, embedding: np.ndarray, color: str 
     obs = pd.DataFrame(index=np.arange(adata.n_obs).astype(str))
     uns = {}
     if color is not None:
-        obs[color] = _values(adata, color)
+        obs[color] = color_values(adata, color)
         stored = f"{color}_colors"
         if stored in adata.uns:
             uns[stored] = adata.uns[stored]
@@ -39,15 +42,30 @@ def draw_cells(cells: AnnData, basis: str, color: str | None, *, ax: Axes, title
         sc.pl.embedding(cells, basis, color=color, title=title, ax=ax, frameon=False, show=False, **style)
 
 
-def keep_colors(adata: AnnData, cells: AnnData, color: str | None) -> None:
+def keep_colors(adata: AnnData, color: str | None, colors: Sequence[str] | None) -> None:
     """Store the colours scanpy gave to the categories, so that the next plot, of a subset too, uses the same."""
-    stored = f"{color}_colors"
     # A view is left alone: writing to it would copy its data.
-    if stored in cells.uns and not adata.is_view:
-        adata.uns[stored] = cells.uns[stored]
+    if colors is not None and not adata.is_view:
+        adata.uns[f"{color}_colors"] = list(colors)
 
 
-def _values(adata: AnnData, color: str):
+def category_colors(names: Sequence[str], *, stored: Sequence[str] | None, palette: Palette) -> dict[str, str]:
+    """Colours by name, as scanpy would give them to these categories with these colours `stored`."""
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.figure import Figure
+
+    obs = pd.DataFrame({"name": pd.Categorical(names, categories=names)}, index=np.arange(len(names)).astype(str))
+    cells = AnnData(obs=obs, obsm={"X": np.zeros((len(names), 2))})
+    if stored is not None:
+        cells.uns["name_colors"] = list(stored)
+    # A figure nobody sees: scanpy settles on colours when it draws.
+    draw_cells(cells, "X", "name", ax=Figure().add_subplot(), title="", palette=palette, legend_loc=None)
+    # Of categories that are gone colours may be left.
+    return dict(zip(names, cells.uns["name_colors"], strict=False))
+
+
+def color_values(adata: AnnData, color: str):
     """Values of a column of ``.obs`` or of a gene, in ``.raw`` if there is one, as scanpy has it."""
     from scipy.sparse import issparse
 

@@ -30,10 +30,31 @@ def widen_for_legend(ax: Axes) -> None:
     if legend is None:
         return
     excess = (legend.get_window_extent().x1 - figure.bbox.x1) / figure.dpi
-    if excess <= 0:
-        return
-    width, height = figure.get_size_inches()
-    wider = width + excess + 0.1
+    if excess > 0:
+        _add_margins(ax, right=excess + 0.1)
+
+
+def fit_figure(ax: Axes, margin: float = 0.1) -> None:
+    """Enlarge the figure of `ax` until all that belongs to it is inside; the axes keep their size in inches."""
+    figure = ax.figure
+    box = ax.get_tightbbox()
+    beyond = {
+        "left": -box.x0, "right": box.x1 - figure.bbox.x1, "bottom": -box.y0, "top": box.y1 - figure.bbox.y1,
+    }  # fmt: skip
+    _add_margins(ax, **{side: max(excess / figure.dpi + margin, 0.0) for side, excess in beyond.items()})
+
+
+def _add_margins(ax: Axes, *, left: float = 0.0, right: float = 0.0, bottom: float = 0.0, top: float = 0.0) -> None:
+    """Enlarge the figure of `ax` by inches on each side; the axes keep their size."""
+    width, height = ax.figure.get_size_inches()
+    wider, higher = width + left + right, height + bottom + top
     box = ax.get_position()
-    figure.set_size_inches(wider, height)
-    ax.set_position([box.x0 * width / wider, box.y0, box.width * width / wider, box.height])
+    ax.figure.set_size_inches(wider, higher)
+    ax.set_position(
+        [
+            (box.x0 * width + left) / wider,
+            (box.y0 * height + bottom) / higher,
+            box.width * width / wider,
+            box.height * height / higher,
+        ]
+    )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._embedding import read_embedding
 from ._figure import show_figure
 from ._panels import panel_axes
-from ._velocity import _embedding
 from ._weights import fold_ticks, over_mean, relative_weights, weight_label
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def growth(
     >>> uc.tl.fit_trajectory(adata, "day", growth_key="growth")  # doctest: +SKIP
     >>> uc.pl.growth(adata, growth_key="growth", show=False)  # doctest: +SKIP
     """
-    _, embedding = _embedding(adata, basis)
+    _, embedding = read_embedding(adata, basis)
     weights = relative_weights(adata, key)
     panels = {"learned source weight": weights}
     label = weight_label(adata, key)

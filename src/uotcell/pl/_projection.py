@@ -72,9 +72,8 @@ def project_velocity(
 def project_push(x: np.ndarray, push: np.ndarray, embedding: np.ndarray, *, n_neighbors: int = 30) -> np.ndarray:
     """Project displacements to an embedding by placing both of their ends in it.
 
-    A point is placed at the Gaussian-kernel average of the embedding of the `n_neighbors` cells nearest to it, the
-    bandwidth being their mean distance. The start of a displacement is placed like its end, so that the smoothing
-    cancels and a map that moves nothing projects to zero.
+    The start of a displacement is placed like its end, so that the smoothing cancels and a map that moves nothing
+    projects to zero.
 
     Parameters
     ----------
@@ -91,22 +90,46 @@ def project_push(x: np.ndarray, push: np.ndarray, embedding: np.ndarray, *, n_ne
     -------
     Array ``(n_cells, 2)`` float64, NaN for cells that are not transported.
     """
-    x, push, embedding = (np.asarray(array, dtype=np.float64) for array in (x, push, embedding))
+    x, push = np.asarray(x), np.asarray(push)
     source = np.flatnonzero(np.isfinite(push).all(axis=1))
-    index = _neighbor_index(x, n_neighbors)
+    start, end = (place_points(points[source], x, embedding, n_neighbors=n_neighbors) for points in (x, push))
+    projected = np.full((len(x), 2), np.nan)
+    projected[source] = end - start
+    return projected
 
-    def place(points: np.ndarray) -> np.ndarray:
-        distances, cells = index.kneighbors(points)
+
+def place_points(points: np.ndarray, x: np.ndarray, embedding: np.ndarray, *, n_neighbors: int = 30) -> np.ndarray:
+    """Place points of the representation in an embedding that is known for the cells only.
+
+    A point is placed at the Gaussian-kernel average of the embedding of the `n_neighbors` cells nearest to it, the
+    bandwidth being their mean distance.
+
+    Parameters
+    ----------
+    points
+        Finite positions, ``(n_points, n_dims)``.
+    x
+        Positions of the cells, ``(n_cells, n_dims)``.
+    embedding
+        Positions of the cells in the embedding, ``(n_cells, 2)``.
+    n_neighbors
+        Number of cells averaged to place a point.
+
+    Returns
+    -------
+    Array ``(n_points, 2)`` float64.
+    """
+    points, x, embedding = (np.asarray(array, dtype=np.float64) for array in (points, x, embedding))
+    index = _neighbor_index(x, n_neighbors)
+    placed = np.empty((len(points), 2))
+    for block in _blocks(np.arange(len(points))):
+        distances, cells = index.kneighbors(points[block])
         bandwidth = np.maximum(distances.mean(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         # Squared distances are taken less the smallest, which cancels in the weights: far points do not underflow.
         scaled = (distances / bandwidth) ** 2
         weights = np.exp(-0.5 * (scaled - scaled[:, :1]))
-        return np.einsum("nk,nkd->nd", weights / weights.sum(axis=1, keepdims=True), embedding[cells])
-
-    projected = np.full((len(x), 2), np.nan)
-    for block in _blocks(source):
-        projected[block] = place(push[block]) - place(x[block])
-    return projected
+        placed[block] = np.einsum("nk,nkd->nd", weights / weights.sum(axis=1, keepdims=True), embedding[cells])
+    return placed
 
 
 def velocity_grid(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ._cells import colored_cells, draw_cells, keep_colors
+from ._embedding import read_embedding, read_representation
 from ._figure import show_figure, widen_for_legend
+from ._linear import fit_linear_map
 from ._projection import project_push, project_velocity, velocity_grid
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-_PROJECTIONS = ("neighbors", "push")
+_PROJECTIONS = ("neighbors", "push", "linear")
+_LINEAR_ENOUGH = 0.5  # R² from which on the larger part of the embedding is a linear image of the representation
 
 
 def velocity_stream(
@@ -24,7 +28,7 @@ def velocity_stream(
     basis: str = "umap",
     key: str = "uot",
     color: str | None = None,
-    projection: Literal["neighbors", "push"] = "neighbors",
+    projection: Literal["neighbors", "push", "linear"] = "neighbors",
     n_neighbors: int = 30,
     n_grid: int = 40,
     smooth: float = 1.0,
@@ -55,7 +59,8 @@ def velocity_stream(
         ``.uns[key]["params"]["use_rep"]``. Not modified, except that the colours which scanpy assigns to the
         categories of `color` are stored in ``.uns["<color>_colors"]``, as scanpy does.
     basis
-        Two-dimensional embedding, ``"umap"`` or ``"X_umap"`` for ``.obsm["X_umap"]``.
+        Two-dimensional embedding, ``"umap"`` or ``"X_umap"`` for ``.obsm["X_umap"]``. With ``projection="linear"`` it
+        may have more columns, of which the first two are drawn.
     key
         The `key_added` of the fit.
     color
@@ -63,9 +68,12 @@ def velocity_stream(
     projection
         ``"neighbors"``: expected step to the neighbouring cells in the direction of the displacement, as in RNA
         velocity, the neighbours being taken around both ends of the displacement. ``"push"``: the position in the
-        embedding of the cells around the transported cell less that of the cells around its origin.
+        embedding of the cells around the transported cell less that of the cells around its origin. ``"linear"``: the
+        velocity under the linear map from the representation to the embedding. If `basis` is the representation
+        itself, these are its first two columns; otherwise the map is fitted to the cells by least squares, and the
+        title says how much of the embedding it explains (adjusted R²). Below 0.5 a warning says so.
     n_neighbors
-        Number of cells around each end of a displacement.
+        Number of cells around each end of a displacement. Does not apply to ``"linear"``.
     n_grid
         Number of grid points along each axis.
     smooth
@@ -91,7 +99,7 @@ def velocity_stream(
     legend_loc
         Place of the legend as in :func:`scanpy.pl.embedding`, e.g. ``"on data"``; no legend if None.
     title
-        Title; by default `color` and the projection.
+        Title; by default `color` and the name of the projection.
     ax
         Axes to draw in; a new figure if None.
     show
@@ -108,8 +116,10 @@ def velocity_stream(
     """
     from matplotlib import pyplot as plt
 
-    basis, embedding = _embedding(adata, basis)
-    v_emb = _project(adata, embedding, key=key, projection=projection, n_neighbors=n_neighbors)
+    if projection not in _PROJECTIONS:
+        raise ValueError(f"Expected `projection` to be one of {list(_PROJECTIONS)}, found {projection!r}.")
+    basis, embedding = read_embedding(adata, basis, first_two=projection == "linear")
+    v_emb, named = _project(adata, basis, embedding, key=key, projection=projection, n_neighbors=n_neighbors)
     xs, ys, u, v = velocity_grid(embedding, v_emb, n_grid=n_grid, smooth=smooth, min_mass=min_mass)
     if np.isnan(u).all():
         raise ValueError(
@@ -122,10 +132,10 @@ def velocity_stream(
     if own_figure:
         ax = plt.figure().add_subplot()
     if title is None:
-        title = f"velocity ({projection})" if color is None else f"{color} (velocity, {projection})"
+        title = f"velocity ({named})" if color is None else f"{color} (velocity, {named})"
     style = {"size": size, "alpha": alpha, "palette": palette, "color_map": color_map, "legend_loc": legend_loc}
     draw_cells(cells, basis, color, ax=ax, title=title, **style)
-    keep_colors(adata, cells, color)
+    keep_colors(adata, color, cells.uns.get(f"{color}_colors"))
     speed = np.hypot(u, v)
     widths = linewidth * np.clip(speed / np.nanmean(speed), 0.5, 2.0)
     streams = {"density": 2 * density, "arrowsize": arrow_size, "color": arrow_color}
@@ -136,27 +146,10 @@ def velocity_stream(
     return ax
 
 
-def _embedding(adata: AnnData, basis: str) -> tuple[str, np.ndarray]:
-    """Name of the slot in ``.obsm`` and its positions, ``(n_cells, 2)``."""
-    name = next((name for name in (basis, f"X_{basis}") if name in adata.obsm), None)
-    if name is None:
-        raise KeyError(
-            f"Expected `basis` to name one of {sorted(adata.obsm)} in `adata.obsm`, found {basis!r}. "
-            "Run `sc.tl.umap(adata)` or choose another `basis`."
-        )
-    embedding = np.asarray(adata.obsm[name], dtype=np.float64)
-    if embedding.ndim != 2 or embedding.shape[1] != 2:
-        raise ValueError(
-            f"Expected `adata.obsm[{name!r}]` to have shape ({adata.n_obs}, 2), found {embedding.shape}. "
-            "Choose a two-dimensional `basis`."
-        )
-    return name, embedding
-
-
-def _project(adata: AnnData, embedding: np.ndarray, *, key: str, projection: str, n_neighbors: int) -> np.ndarray:
-    """Field of the fit `key` in the embedding, ``(n_cells, 2)``."""
-    if projection not in _PROJECTIONS:
-        raise ValueError(f"Expected `projection` to be one of {list(_PROJECTIONS)}, found {projection!r}.")
+def _project(
+    adata: AnnData, basis: str, embedding: np.ndarray, *, key: str, projection: str, n_neighbors: int
+) -> tuple[np.ndarray, str]:
+    """Field of the fit `key` in the embedding, ``(n_cells, 2)``, and what the title says of the projection."""
     remedy = f"Run `uc.tl.fit_trajectory(adata, ..., key_added={key!r})` first."
     params = adata.uns.get(key, {}).get("params", {})
     if "use_rep" not in params:
@@ -168,7 +161,7 @@ def _project(adata: AnnData, embedding: np.ndarray, *, key: str, projection: str
         if name not in adata.obsm:
             raise KeyError(f"Expected `adata.obsm` to hold {name!r}, found {sorted(adata.obsm)}. {remedy}")
     push, velocity = (np.asarray(adata.obsm[name]) for name in names[-2:])
-    x = np.asarray(adata.obsm[names[0]]) if params["use_rep"] != "X" else _dense_matrix(adata, params.get("layer"))
+    x = read_representation(adata, params["use_rep"], params.get("layer"))
     if not x.shape == push.shape == velocity.shape:
         raise ValueError(
             f"Expected {', '.join(map(repr, names))} in `adata.obsm` to have one shape, found {x.shape}, {push.shape}, "
@@ -176,12 +169,23 @@ def _project(adata: AnnData, embedding: np.ndarray, *, key: str, projection: str
         )
     if not np.isfinite(push).all(axis=1).any():
         raise ValueError(f"Expected `adata.obsm[{names[-2]!r}]` to hold finite rows, found none. {remedy}")
+    if projection == "linear" and basis == params["use_rep"]:
+        return velocity[:, :2].astype(np.float64), "linear"
+    if projection == "linear":
+        fitted = fit_linear_map(x, embedding)
+        _warn_if_not_linear(fitted.r_squared, basis)
+        return fitted.project(velocity), f"linear, R² = {fitted.r_squared:.2f}"
     if projection == "push":
-        return project_push(x, push, embedding, n_neighbors=n_neighbors)
-    return project_velocity(x, velocity, embedding, push=push, n_neighbors=n_neighbors)
+        return project_push(x, push, embedding, n_neighbors=n_neighbors), projection
+    return project_velocity(x, velocity, embedding, push=push, n_neighbors=n_neighbors), projection
 
 
-def _dense_matrix(adata: AnnData, layer: str | None) -> np.ndarray:
-    """``.X`` or a layer as a dense array, for maps fitted in gene space."""
-    matrix = adata.X if layer is None else adata.layers[layer]
-    return matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
+def _warn_if_not_linear(r_squared: float, basis: str) -> None:
+    if r_squared < _LINEAR_ENOUGH:
+        warnings.warn(
+            f"Expected an embedding that is nearly linear in the representation for `projection`='linear', found "
+            f"R² = {r_squared:.2f} for {basis!r}: streams may point elsewhere than the cells go. Use "
+            "`projection='neighbors'`.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,37 @@
+"""Read an embedding, and the representation of a fit, from AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def read_embedding(adata: AnnData, basis: str, *, first_two: bool = False) -> tuple[str, np.ndarray]:
+    """Name of the slot in ``.obsm`` and its positions, ``(n_cells, 2)``; of a wider slot the first two if asked to."""
+    name = next((name for name in (basis, f"X_{basis}") if name in adata.obsm), None)
+    if name is None:
+        raise KeyError(
+            f"Expected `basis` to name one of {sorted(adata.obsm)} in `adata.obsm`, found {basis!r}. "
+            "Run `sc.tl.umap(adata)` or choose another `basis`."
+        )
+    embedding = np.asarray(adata.obsm[name], dtype=np.float64)
+    if first_two and embedding.ndim == 2 and embedding.shape[1] > 2:
+        embedding = embedding[:, :2]
+    if embedding.ndim != 2 or embedding.shape[1] != 2:
+        raise ValueError(
+            f"Expected `adata.obsm[{name!r}]` to have shape ({adata.n_obs}, 2), found {embedding.shape}. "
+            "Choose a two-dimensional `basis`."
+        )
+    return name, embedding
+
+
+def read_representation(adata: AnnData, use_rep: str, layer: str | None) -> np.ndarray:
+    """Matrix a map was fitted in, ``(n_cells, n_dims)``: a slot of ``.obsm``, ``.X`` or a layer, made dense."""
+    if use_rep != "X":
+        return np.asarray(adata.obsm[use_rep])
+    matrix = adata.X if layer is None else adata.layers[layer]
+    return matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
