@@ -73,6 +73,26 @@ def history():
     return uc.pl.history(AnnData(np.zeros((3, 1)), uns={"uot": {"history": curves}}), show=False)
 
 
+def weighted():
+    """The cells of the field with weights that rise to the right, a growth that rises upwards, and two markers."""
+    adata = field()
+    right, up = adata.obsm["X_umap"].T
+    adata.obs["uot_source_weight"] = np.where(np.isfinite(adata.obsm["uot_push"][:, 0]), 2.0**right, np.nan)
+    adata.obs["growth"] = 3.0**up
+    genes = np.column_stack([right + 0.3 * np.sin(20 * up), np.cos(9 * right * up)])
+    return AnnData(genes, obs=adata.obs, var=pd.DataFrame(index=["Cdk1", "Casp3"]), obsm=adata.obsm, uns=adata.uns)
+
+
+@picture
+def growth():
+    return uc.pl.growth(weighted(), growth_key="growth", show=False)[0]
+
+
+@picture
+def weight_markers():
+    return uc.pl.weight_markers(weighted(), ["Cdk1", "Casp3"], groupby="cell_type", show=False)[0]
+
+
 def scores():
     """Three seeds of five drugs, by four families."""
     families = {"mean shift": 5.0, "OT-MG": 4.0, "UOT-MG": 3.0, "ceiling": 1.0}

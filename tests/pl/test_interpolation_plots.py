@@ -206,7 +206,7 @@ def test_bad_options(plot, adata, problem, options, error, message):
 
 
 def test_options_of_panels(adata, problem):
-    with pytest.raises(ValueError, match=r"axes for 2 times, found 1"):
+    with pytest.raises(ValueError, match=r"hold 2 axes, one for every panel, found 1"):
         interpolation(adata, problem, [0.1, 0.2], ax=plt.figure().add_subplot())
     with pytest.raises(ValueError, match=r"`n_columns` to be positive, found 0"):
         interpolation(adata, problem, 0.5, n_columns=0)

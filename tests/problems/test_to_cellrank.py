@@ -112,7 +112,7 @@ class TestRealTime:
         weight[np.flatnonzero(adata.obs["day"] == 0)[:3]] = 0.0
         adata.obs["uot_source_weight"] = weight
         expected = uc.tl.transition_matrix(adata, n_neighbors=8, empty_rows=empty_rows)
-        assert (adata.obs["uot_transitions"] == "dying").sum() > 3
+        assert (adata.obs["uot_transition_matrix"] == "dying").sum() > 3
         kernel = kernel_of(adata, kind="realtime", empty_rows=empty_rows)
         np.testing.assert_allclose(dense(kernel.transition_matrix), expected.toarray(), atol=1e-12)
         assert kernel.transition_matrix.nnz == expected.nnz
@@ -122,7 +122,7 @@ class TestRealTime:
     def test_is_mixed_with_neighbors_of_the_same_time(self, adata):
         day = adata.obs["day"].to_numpy()
         expected = uc.tl.transition_matrix(adata, n_neighbors=8, empty_rows="absorb").toarray()
-        moving = (adata.obs["uot_transitions"] == "moving").to_numpy()
+        moving = (adata.obs["uot_transition_matrix"] == "moving").to_numpy()
         found = dense(kernel_of(adata, kind="realtime", empty_rows="absorb", conn_weight=0.3).transition_matrix)
         np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-12)
         neighbors = np.zeros_like(found)
@@ -251,7 +251,7 @@ class TestEstimators:
         adata = random_course(times=(0.0, 1.0, 2.0))
         adata.obs.loc[adata.obs["day"] == 0, "uot_source_weight"] = 1.0
         matrix = uc.tl.transition_matrix(adata, n_neighbors=8, empty_rows="absorb").toarray()
-        dying, end = ((adata.obs["uot_transitions"] == state).to_numpy() for state in ("dying", "end"))
+        dying, end = ((adata.obs["uot_transition_matrix"] == state).to_numpy() for state in ("dying", "end"))
         assert 3 < dying.sum() < 20
         estimator = GPCCA(kernel_of(adata, empty_rows="absorb"))
         estimator.compute_schur(n_components=5, method="brandts")

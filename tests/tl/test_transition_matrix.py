@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 import uotcell as uc
 
-SLOT = "uot_transitions"
+SLOT = "uot_transition_matrix"
 
 
 @pytest.fixture
@@ -244,8 +244,8 @@ def test_names(adata):
     adata.uns["fit"] = adata.uns["uot"]
     uc.tl.transition_matrix(adata, key="fit")
     uc.tl.transition_matrix(adata, key="fit", key_added="chain")
-    assert set(adata.obsp) == {"fit_transitions", "chain"}
-    assert {"fit_transitions", "chain"} == set(adata.obs) & set(adata.uns)
+    assert set(adata.obsp) == {"fit_transition_matrix", "chain"}
+    assert {"fit_transition_matrix", "chain"} == set(adata.obs) & set(adata.uns)
 
 
 # Writing into a view makes it a copy of its own, and anndata says so.

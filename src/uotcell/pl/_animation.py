@@ -9,7 +9,8 @@ import numpy as np
 
 from ._cells import Palette
 from ._interpolated import color_cells, place_interpolations
-from ._interpolation import draw_frame, draw_measured, explain_colors, new_axes, total_area, update_frame
+from ._interpolation import draw_frame, draw_measured, explain_colors, total_area, update_frame
+from ._panels import panel_axes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from uotcell.problems import TemporalProblem
 
-_PANEL = 4.0  # inches
+_PANEL = (4.0, 4.25)  # inches
 
 
 def animate_interpolation(
@@ -94,7 +95,7 @@ def animate_interpolation(
     colors = color_cells(adata, color, palette=palette, color_map=color_map)
     own_figure = ax is None
     if own_figure:
-        (ax,) = new_axes(1, 1, panel=_PANEL)
+        (ax,) = panel_axes(None, 1, size=_PANEL)
     area = total_area(frames, size)
     draw_measured(ax, embedding, frames)
     cells = draw_frame(ax, frames[0], colors, area=area, alpha=alpha)

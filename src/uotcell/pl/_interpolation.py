@@ -10,6 +10,7 @@ import numpy as np
 from ._cells import Palette
 from ._figure import show_figure
 from ._interpolated import CellColors, Frame, color_cells, place_interpolations
+from ._panels import panel_axes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from uotcell.problems import TemporalProblem
 
-_PANEL = 2.6  # inches
+_PANEL = (2.6, 2.85)  # inches
 
 
 def interpolation(
@@ -97,9 +98,8 @@ def interpolation(
     if n_columns < 1:
         raise ValueError(f"Expected `n_columns` to be positive, found {n_columns}.")
     own_figure = ax is None
-    given = None if own_figure else _given_axes(ax, len(frames))
     colors = color_cells(adata, color, palette=palette, color_map=color_map)
-    axes = new_axes(len(frames), n_columns, panel=_PANEL) if own_figure else given
+    axes = panel_axes(ax, len(frames), size=_PANEL, n_columns=n_columns)
     area = total_area(frames, size)
     for panel, frame in zip(axes, frames, strict=True):
         draw_measured(panel, embedding, frames)
@@ -166,25 +166,7 @@ def explain_colors(
     figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, height)
 
 
-def new_axes(n_panels: int, n_columns: int, *, panel: float) -> np.ndarray:
-    """Make a figure of panels of a size in inches."""
-    from matplotlib import pyplot as plt
-
-    n_columns = min(n_columns, n_panels)
-    n_rows = -(-n_panels // n_columns)
-    figure = plt.figure(figsize=(panel * n_columns, (panel + 0.25) * n_rows), layout="constrained")
-    return np.array([figure.add_subplot(n_rows, n_columns, place + 1) for place in range(n_panels)])
-
-
 def total_area(frames: Sequence[Frame], size: float | None) -> float:
     """Area of all cells of a frame together in points², `size` for each where there are most."""
     n_cells = max(len(frame.weights) for frame in frames)
     return n_cells * (min(8_000 / n_cells, 20) if size is None else size)
-
-
-def _given_axes(ax: Axes | Sequence[Axes], n_panels: int) -> np.ndarray:
-    """Check that there are axes for all times."""
-    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
-    if len(axes) != n_panels:
-        raise ValueError(f"Expected `ax` to hold axes for {n_panels} times, found {len(axes)}.")
-    return axes

@@ -56,15 +56,15 @@ def transition_matrix(
     batch_size
         Cells whose neighbours are looked up at a time, which bounds memory beyond the matrix itself.
     key_added
-        Name of the slots; ``"<key>_transitions"`` by default.
+        Name of the slots; ``"<key>_transition_matrix"`` by default.
 
     Returns
     -------
     The matrix, float64 ``(n_cells, n_cells)``. Sets these slots of ``adata``:
 
-    - ``.obsp["<key>_transitions"]``: the same CSR matrix, float64.
-    - ``.obs["<key>_transitions"]``: categorical, what the cell does: "moving", "dying" or "end".
-    - ``.uns["<key>_transitions"]``: dict of ``key``, ``n_neighbors``, ``empty_rows`` and ``min_weight``.
+    - ``.obsp["<key>_transition_matrix"]``: the same CSR matrix, float64.
+    - ``.obs["<key>_transition_matrix"]``: categorical, what the cell does: "moving", "dying" or "end".
+    - ``.uns["<key>_transition_matrix"]``: dict of ``key``, ``n_neighbors``, ``empty_rows`` and ``min_weight``.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def transition_matrix(
     >>> matrix.shape
     (1000, 1000)
     """
-    key_added = f"{key}_transitions" if key_added is None else key_added
+    key_added = f"{key}_transition_matrix" if key_added is None else key_added
     check_key_added(key_added)
     check_options(n_neighbors, empty_rows, min_weight, batch_size)
     fit = read_fit(adata, key)
