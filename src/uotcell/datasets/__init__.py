@@ -19,6 +19,7 @@ from uotcell.datasets._drug_simulator import simulate_drug_screen
 from uotcell.datasets._embedded import hematopoiesis, reprogramming
 from uotcell.datasets._embryoid_body import embryoid_body
 from uotcell.datasets._pancreas import pancreas
+from uotcell.datasets._pancreas_transitions import pancreas_transitions
 from uotcell.datasets._perturbations import crispr_screens, glioblastoma, melanoma_4i, melanoma_4i_drug_counts
 from uotcell.datasets._registry import available
 from uotcell.datasets._reprogramming_serum import reprogramming_serum
@@ -38,6 +39,7 @@ __all__ = [
     "melanoma_4i",
     "melanoma_4i_drug_counts",
     "pancreas",
+    "pancreas_transitions",
     "read_cellot_4i",
     "reprogramming",
     "reprogramming_serum",

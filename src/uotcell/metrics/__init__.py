@@ -1,6 +1,7 @@
 """Measures of fit and fate, as pure functions on arrays."""
 
 from uotcell.metrics._classifier import classifier_auc
+from uotcell.metrics._direction import cross_boundary_direction
 from uotcell.metrics._discrimination import discrimination_rank
 from uotcell.metrics._distribution import effective_sample_size, sinkhorn_divergence, wasserstein_1d
 from uotcell.metrics._foscttm import foscttm
@@ -21,6 +22,7 @@ __all__ = [
     "classifier_auc",
     "clonal_fate_accuracy",
     "correlation_error",
+    "cross_boundary_direction",
     "discrimination_rank",
     "drug_signature_error",
     "effective_sample_size",

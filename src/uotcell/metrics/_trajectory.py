@@ -29,9 +29,14 @@ def landing_shares(
     Shares ``(n, n_labels)``, rows summing to one, and the labels in the order of the columns.
     """
     labels, codes = np.unique(np.asarray(target_labels).astype(str), return_inverse=True)
-    n_neighbors = min(n_neighbors, len(codes))
-    nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(target).kneighbors(pushed, return_distance=False)
+    nearest = nearest_cells(pushed, target, n_neighbors=n_neighbors)
     return np.eye(len(labels))[codes[nearest]].mean(axis=1), labels
+
+
+def nearest_cells(pushed: ArrayLike, target: ArrayLike, *, n_neighbors: int) -> np.ndarray:
+    """Rows of the target cells nearest to each pushed cell, shape ``(n, min(n_neighbors, m))``."""
+    n_neighbors = min(n_neighbors, len(target))
+    return NearestNeighbors(n_neighbors=n_neighbors).fit(target).kneighbors(pushed, return_distance=False)
 
 
 def transition_share(
@@ -100,11 +105,51 @@ def clonal_fate_accuracy(
     ValueError
         If no clone is seen at both times.
     """
+    hits, seen = clonal_hits(
+        landing_labels(pushed, target, target_labels, n_neighbors=n_neighbors),
+        source_clones,
+        target_clones,
+        target_labels,
+    )
+    return float(hits[seen].mean())
+
+
+def landing_labels(
+    pushed: ArrayLike, target: ArrayLike, target_labels: ArrayLike, *, n_neighbors: int = 10
+) -> np.ndarray:
+    """Commonest label among the nearest target cells of each pushed cell, see :func:`landing_shares`."""
     shares, labels = landing_shares(pushed, target, target_labels, n_neighbors=n_neighbors)
-    is_label = np.asarray(target_labels).astype(str)[:, None] == labels
+    return labels[shares.argmax(axis=1)]
+
+
+def clonal_hits(
+    landed: np.ndarray,
+    source_clones: sparse.spmatrix | ArrayLike,
+    target_clones: sparse.spmatrix | ArrayLike,
+    target_labels: ArrayLike,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each cell landed in a label its clone reached, and whether its clone was seen at both times.
+
+    Parameters
+    ----------
+    landed
+        Label of each source cell at the target, shape ``(n,)``.
+    source_clones, target_clones, target_labels
+        See :func:`clonal_fate_accuracy`.
+
+    Returns
+    -------
+    Two boolean arrays of shape ``(n,)``.
+
+    Raises
+    ------
+    ValueError
+        If no clone is seen at both times.
+    """
+    labels, codes = np.unique(np.asarray(target_labels).astype(str), return_inverse=True)
     member = sparse.csr_matrix(target_clones).astype(bool).astype(np.float64)
-    reached = sparse.csr_matrix(source_clones).astype(np.float64) @ (member.T @ is_label.astype(np.float64)) > 0
+    reached = sparse.csr_matrix(source_clones).astype(np.float64) @ (member.T @ np.eye(len(labels))[codes]) > 0
     seen = reached.any(axis=1)
     if not seen.any():
         raise ValueError("Expected at least one clone with cells at both times, found none.")
-    return float(reached[np.arange(len(shares)), shares.argmax(axis=1)][seen].mean())
+    return reached[np.arange(len(landed)), np.searchsorted(labels, landed)], seen
