@@ -23,6 +23,7 @@ def fitted_course(day, cells, push, weight=None, *, pairs, key="uot", time_key="
     """
     day, cells = np.asarray(day), np.asarray(cells, np.float32)
     sources = np.isin(day, [source for source, _ in pairs])
+    push = np.where(sources[:, None], push, np.nan).astype(np.float32)
     weight = np.ones(len(day)) if weight is None else np.asarray(weight)
     return AnnData(
         np.zeros((len(day), 1), np.float32),  # CellRank's estimators ask for some expression
@@ -30,7 +31,7 @@ def fitted_course(day, cells, push, weight=None, *, pairs, key="uot", time_key="
             {time_key: day, f"{key}_source_weight": np.where(sources, weight, np.nan).astype(np.float32)},
             index=[f"cell{i}" for i in range(len(day))],
         ),
-        obsm={"X_pca": cells, f"{key}_push": np.where(sources[:, None], push, np.nan).astype(np.float32)},
+        obsm={"X_pca": cells, f"{key}_push": push, f"{key}_velocity": push - cells},
         uns={
             key: {
                 "params": {"time_key": time_key, "use_rep": "X_pca"},

@@ -108,7 +108,7 @@ def test_available_lists_every_loader():
     assert table.index.is_unique
     assert set(table["kind"]) == {"embedded", "simulated", "published"}
     assert all(callable(getattr(datasets, loader)) for loader in table["loader"])
-    others = {"DrugResponse", "drug_responses", "available"}
+    others = {"DrugResponse", "drug_responses", "available", "pancreas_transitions"}
     assert set(table["loader"]) == set(datasets.__all__) - others
     assert table["cells"].dtype == table["features"].dtype == pd.Int64Dtype()
     assert not table[["conditions", "license", "source", "citation", "loader", "verified"]].isna().any(axis=None)

@@ -142,7 +142,7 @@ def test_slots_that_were_lost(fitted):
     for slot, name in (("obsm", "uot_push"), ("obsm", "uot_velocity"), ("obs", "uot_source_weight")):
         adata = fitted[0].copy()
         del getattr(adata, slot)[name]
-        with pytest.raises(KeyError, match="Run `uc"):
+        with pytest.raises(KeyError, match=f"`adata.{slot}` to hold '{name}'.*Put it back"):
             read_pairs(adata, "uot")
     adata = fitted[0].copy()
     del adata.obs["day"]

@@ -238,8 +238,8 @@ def test_round_trip(adata, tmp_path, kind):
 
 
 def test_names(adata):
-    for name in ("push", "source_weight"):
-        slot = adata.obsm if name == "push" else adata.obs
+    for name in ("push", "velocity", "source_weight"):
+        slot = adata.obs if name == "source_weight" else adata.obsm
         slot[f"fit_{name}"] = slot[f"uot_{name}"]
     adata.uns["fit"] = adata.uns["uot"]
     uc.tl.transition_matrix(adata, key="fit")
@@ -300,7 +300,7 @@ def test_unknown_options_raise(adata):
 
 
 def test_missing_slots(adata):
-    with pytest.raises(KeyError, match=r"a time course 'ot', found.*Run `uc.tl.fit_trajectory"):
+    with pytest.raises(KeyError, match=r"a time course .* found 'ot'.*Run `uc.tl.fit_trajectory"):
         uc.tl.transition_matrix(adata, key="ot")
     for slots, name in ((adata.obsm, "uot_push"), (adata.obs, "uot_source_weight"), (adata.obs, "day")):
         value = slots[name].copy()

@@ -11,6 +11,7 @@ from scipy import sparse
 from uotcell.problems._neighbor_rows import RowWriter, closed_class, nearest_rows
 from uotcell.problems._representation import check_representation, representation
 from uotcell.problems._times import parse_times
+from uotcell.problems._written import written_fit
 
 EMPTY_ROWS = ("self", "absorb", "error")
 # What a cell does, by code: moves on, transports next to nothing, is no source.
@@ -73,18 +74,8 @@ def read_fit(adata: AnnData, key: str) -> Fit:
     ValueError
         If slots and cells do not belong together, or the cells of a target time are missing.
     """
-    remedy = f"Run `uc.tl.fit_trajectory(adata, ..., key_added={key!r})` first."
-    record = adata.uns.get(key, {})
-    if not ("pairs" in record and "time_key" in record.get("params", {})):
-        raise KeyError(f"Expected `adata.uns` to hold a time course {key!r}, found {sorted(adata.uns)}. {remedy}")
+    record = written_fit(adata, key)
     params, pairs = record["params"], record["pairs"]
-    for name, slot, found in (
-        (f"{key}_push", "obsm", adata.obsm),
-        (f"{key}_source_weight", "obs", adata.obs),
-        (params["time_key"], "obs", adata.obs),
-    ):
-        if name not in found:
-            raise KeyError(f"Expected `adata.{slot}` to hold {name!r}, found {sorted(found)}. {remedy}")
     use_rep, layer = str(params["use_rep"]), params.get("layer")
     check_representation(adata, use_rep, layer)
     push, weight = np.asarray(adata.obsm[f"{key}_push"]), adata.obs[f"{key}_source_weight"].to_numpy(np.float64)
@@ -110,7 +101,7 @@ def read_fit(adata: AnnData, key: str) -> Fit:
     if not (np.isin(codes[is_source], list(target)).all() and np.isfinite(weight[is_source]).all()):
         raise ValueError(
             f"Expected images and weights of {key!r} at the source times {[labels[i] for i in target]}, found other "
-            f"cells. Their times have changed since the fit. {remedy}"
+            f"cells. Their times have changed since the fit. Fit again."
         )
     return Fit(
         push=push,

@@ -60,18 +60,22 @@ def written_fit(adata: AnnData, key: str) -> Mapping:
         If it, or another slot of the fit, does not exist.
     """
     uns = adata.uns.get(key)
-    is_fit = isinstance(uns, Mapping) and "time_difference" in uns.get("pairs", ())
-    has_slots = {f"{key}_push", f"{key}_velocity"} <= set(adata.obsm) and f"{key}_source_weight" in adata.obs
-    if not (is_fit and has_slots):
+    if not (isinstance(uns, Mapping) and "time_difference" in uns.get("pairs", ())):
         raise KeyError(
             f"Expected `key` to be the `key_added` of a time course fitted to `adata`, found {key!r}; `adata.uns` has "
             f"{sorted(adata.uns)}. Run `uc.tl.fit_trajectory(adata, ...)` first."
         )
-    if uns["params"]["time_key"] not in adata.obs:
-        raise KeyError(
-            f"Expected the time column of the fit in `adata.obs` {list(adata.obs)}, found no "
-            f"{uns['params']['time_key']!r}. Put it back."
-        )
+    for name, slot in (
+        (f"{key}_push", "obsm"),
+        (f"{key}_velocity", "obsm"),
+        (f"{key}_source_weight", "obs"),
+        (uns["params"]["time_key"], "obs"),
+    ):
+        if name not in getattr(adata, slot):
+            raise KeyError(
+                f"Expected `adata.{slot}` to hold {name!r} of the fit {key!r}, found {sorted(getattr(adata, slot))}. "
+                "Put it back, or fit again."
+            )
     return uns
 
 
