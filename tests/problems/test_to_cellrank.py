@@ -222,7 +222,7 @@ def test_only_the_fit_that_was_written(course):
     adata, problem = course
     with pytest.raises(RuntimeError, match=r"Run `\.prepare|Run `\.solve"):
         uc.problems.TemporalProblem(adata).to_cellrank()
-    with pytest.raises(KeyError, match="a time course .* found 'other'"):
+    with pytest.raises(KeyError, match=r"a time course .* found 'other'"):
         problem.to_cellrank(key="other")
     copy = adata.copy()
     copy.uns["screen"] = {"params": {}, "pairs": {"condition": np.asarray(["drug"])}}
@@ -231,7 +231,7 @@ def test_only_the_fit_that_was_written(course):
     try:
         with pytest.raises(ValueError, match="found those of another fit"):
             problem.to_cellrank()
-        with pytest.raises(KeyError, match="a time course .* found 'screen'"):
+        with pytest.raises(KeyError, match=r"a time course .* found 'screen'"):
             problem.to_cellrank(key="screen")
     finally:
         problem.adata = adata

@@ -142,11 +142,11 @@ def test_slots_that_were_lost(fitted):
     for slot, name in (("obsm", "uot_push"), ("obsm", "uot_velocity"), ("obs", "uot_source_weight")):
         adata = fitted[0].copy()
         del getattr(adata, slot)[name]
-        with pytest.raises(KeyError, match=f"`adata.{slot}` to hold '{name}'.*Put it back"):
+        with pytest.raises(KeyError, match=rf"`adata\.{slot}` to hold '{name}'.*Put it back"):
             read_pairs(adata, "uot")
     adata = fitted[0].copy()
     del adata.obs["day"]
-    with pytest.raises(KeyError, match=r"found no 'day'\. Put it back"):
+    with pytest.raises(KeyError, match=r"to hold 'day' of the fit .*Put it back"):
         read_pairs(adata, "uot")
 
 
