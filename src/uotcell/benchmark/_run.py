@@ -59,6 +59,16 @@ def run_benchmark(
         If a setting is out of range, or ``out`` holds results of other settings.
     RuntimeError
         If tasks failed, after all others have finished; they run again with the next call.
+
+    Examples
+    --------
+    >>> import tempfile, uotcell as uc
+    >>> screen = uc.benchmark.read_screen(uc.datasets.reprogramming(), "day", 10.0, conditions=[11.0])
+    >>> result = uc.benchmark.run_benchmark(
+    ...     [screen], methods=(), tau_grid=(1.0,), seeds=1, out=tempfile.mkdtemp(), client="synchronous", progress=False
+    ... )
+    >>> "ceiling" in set(result.families["family"])
+    True
     """
     started = time.perf_counter()
     config = make_config(

@@ -140,6 +140,13 @@ def read_screen(
     ------
     KeyError, ValueError
         If a column, label or matrix does not exist, or too few cells are left to train or score on.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> screen = uc.benchmark.read_screen(uc.datasets.reprogramming(), "day", 10.0, name="course", conditions=[11.0])
+    >>> screen.name
+    'course'
     """
     if not re.fullmatch(r"[\w.+-]+", name):
         raise ValueError(f"Expected the name of a data set to hold letters, digits and '_.+-' only, found {name!r}.")

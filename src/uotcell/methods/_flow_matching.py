@@ -30,6 +30,13 @@ class FlowMatching(FlowMethod):
         See :class:`FlowMethod`.
     learning_rate, decay, optimizer
         See :class:`~uotcell.methods.Method`.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> method = uc.methods.FlowMatching(solver="heun", n_steps=50)  # for uc.tl.fit_trajectory(..., method=method)
+    >>> method.name, method.samples
+    ('flow_matching', 'pairs')
     """
 
     name: ClassVar[str] = "flow_matching"

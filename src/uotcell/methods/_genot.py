@@ -30,6 +30,13 @@ class GENOT(FlowMethod):
         See :class:`FlowMethod`.
     learning_rate, decay, optimizer
         See :class:`~uotcell.methods.Method`.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> method = uc.methods.GENOT(n_samples=64)  # for uc.tl.fit_translation(..., method=method)
+    >>> method.is_stochastic, method.crosses_spaces
+    (True, True)
     """
 
     name: ClassVar[str] = "genot"

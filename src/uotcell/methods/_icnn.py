@@ -52,6 +52,13 @@ class ICNN(Method):
         Decay rates of Adam, the default optimiser.
     learning_rate, decay, optimizer
         See :class:`~uotcell.methods.Method`.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> method = uc.methods.ICNN(hidden=(32, 32), n_inner=5)  # for uc.tl.fit_trajectory(..., method=method)
+    >>> method.name, method.samples, method.default_n_iters
+    ('icnn', 'marginals', 3000)
     """
 
     name: ClassVar[str] = "icnn"

@@ -72,6 +72,13 @@ class MongeGap(Method):
         Decoupled weight decay of AdamW, the default optimiser.
     learning_rate, decay, optimizer
         See :class:`~uotcell.methods.Method`.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> method = uc.methods.MongeGap(hidden=(64, 64), cost="euclidean")  # for uc.tl.fit_trajectory(..., method=method)
+    >>> method.name, method.samples
+    ('monge_gap', 'marginals')
     """
 
     name: ClassVar[str] = "monge_gap"

@@ -30,6 +30,17 @@ def register(method: type[Method]) -> type[Method]:
         If it is no such class, or one of its functions is missing.
     ValueError
         If another class has its name, or ``samples`` is neither "marginals" nor "pairs".
+
+    Examples
+    --------
+    >>> import dataclasses, uotcell as uc
+    >>> @uc.methods.register
+    ... @dataclasses.dataclass(frozen=True)
+    ... class Wider(uc.methods.ICNN):
+    ...     name = "wider_icnn"
+    ...     hidden: tuple[int, ...] = (256, 256)
+    >>> uc.methods.resolve_method("wider_icnn").hidden
+    (256, 256)
     """
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"Expected a class that derives from `Method`, found {method!r}.")
@@ -79,6 +90,12 @@ def resolve_method(method: str | Method) -> Method:
     ------
     ValueError
         If no method has this name.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> uc.methods.resolve_method("flow_matching") == uc.methods.FlowMatching()
+    True
     """
     if isinstance(method, Method):
         return method

@@ -101,6 +101,12 @@ def effective_sample_size(weights: ArrayLike) -> float:
     Returns
     -------
     A number of cells, from 1 to ``n``.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> uc.metrics.effective_sample_size([1, 1, 1, 1]), uc.metrics.effective_sample_size([1, 0, 0, 0])
+    (4.0, 1.0)
     """
     weights = np.asarray(weights, np.float64)
     return float(weights.sum() ** 2 / (weights**2).sum())

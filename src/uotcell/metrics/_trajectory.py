@@ -27,6 +27,14 @@ def landing_shares(
     Returns
     -------
     Shares ``(n, n_labels)``, rows summing to one, and the labels in the order of the columns.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> pushed, target, labels = [[0.1], [0.9]], [[0.0], [1.0]], ["early", "late"]
+    >>> shares, names = uc.metrics.landing_shares(pushed, target, labels, n_neighbors=1)
+    >>> shares.tolist(), names.tolist()
+    ([[1.0, 0.0], [0.0, 1.0]], ['early', 'late'])
     """
     labels, codes = np.unique(np.asarray(target_labels).astype(str), return_inverse=True)
     nearest = nearest_cells(pushed, target, n_neighbors=n_neighbors)
@@ -66,6 +74,13 @@ def transition_share(
     Returns
     -------
     A share in [0, 1]; NaN if no cell bears ``origin``.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> pushed, target, labels = [[0.1], [0.9]], [[0.0], [1.0]], ["early", "late"]
+    >>> uc.metrics.transition_share(pushed, ["early", "early"], target, labels, "early", "late", n_neighbors=1)
+    0.5
     """
     of_origin = np.asarray(source_labels).astype(str) == str(origin)
     weights = np.ones(len(of_origin)) if weights is None else np.asarray(weights, np.float64)
@@ -104,6 +119,14 @@ def clonal_fate_accuracy(
     ------
     ValueError
         If no clone is seen at both times.
+
+    Examples
+    --------
+    >>> import uotcell as uc
+    >>> pushed, target, labels = [[0.1], [0.9]], [[0.0], [1.0]], ["early", "late"]
+    >>> clones = [[1, 0], [0, 1]]  # cells × clones, on both sides
+    >>> uc.metrics.clonal_fate_accuracy(pushed, clones, target, clones, labels, n_neighbors=1)
+    1.0
     """
     hits, seen = clonal_hits(
         landing_labels(pushed, target, target_labels, n_neighbors=n_neighbors),

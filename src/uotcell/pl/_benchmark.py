@@ -79,8 +79,13 @@ def benchmark(
 
     Examples
     --------
-    >>> result = uc.tl.benchmark_perturbation(adata, "drug", "control")  # doctest: +SKIP
-    >>> uc.pl.benchmark(result, weighting="weighted", show=False)  # doctest: +SKIP
+    >>> import tempfile, uotcell as uc
+    >>> result = uc.tl.benchmark_perturbation(
+    ...     uc.datasets.reprogramming(), "day", 10.0, methods=(), tau_grid=(1.0,), seeds=1,
+    ...     conditions=[11.0], out=tempfile.mkdtemp(), client="synchronous", progress=False,
+    ... )
+    >>> len(uc.pl.benchmark(result, weighting="weighted", show=False).get_yticklabels())
+    5
     """
     from matplotlib import pyplot as plt
 

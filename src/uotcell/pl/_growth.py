@@ -66,8 +66,11 @@ def growth(
 
     Examples
     --------
-    >>> uc.tl.fit_trajectory(adata, "day", growth_key="growth")  # doctest: +SKIP
-    >>> uc.pl.growth(adata, growth_key="growth", show=False)  # doctest: +SKIP
+    >>> import uotcell as uc
+    >>> adata = uc.datasets.reprogramming()
+    >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
+    >>> [ax.get_title() for ax in uc.pl.growth(adata, show=False)]
+    ['learned source weight']
     """
     _, embedding = read_embedding(adata, basis)
     weights = relative_weights(adata, key)

@@ -49,8 +49,11 @@ def history(
 
     Examples
     --------
-    >>> uc.tl.fit_trajectory(adata, "day")  # doctest: +SKIP
-    >>> uc.pl.history(adata, show=False)  # doctest: +SKIP
+    >>> import uotcell as uc
+    >>> adata = uc.datasets.reprogramming()
+    >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
+    >>> uc.pl.history(adata, show=False).get_xlabel()
+    'iteration'
     """
     from matplotlib import pyplot as plt
 

@@ -85,8 +85,12 @@ def weight_markers(
 
     Examples
     --------
-    >>> uc.tl.fit_trajectory(adata, "day")  # doctest: +SKIP
-    >>> uc.pl.weight_markers(adata, ["Mki67", "Casp3"], groupby="day", show=False)  # doctest: +SKIP
+    >>> import uotcell as uc
+    >>> adata = uc.datasets.reprogramming()
+    >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
+    >>> axes = uc.pl.weight_markers(adata, ["Top2a", "Mdm2"], show=False)
+    >>> [ax.get_xlabel() for ax in axes]
+    ['Top2a (expression)', 'Mdm2 (expression)']
     """
     genes = [genes] if isinstance(genes, str) else list(genes)
     if not genes:

@@ -96,8 +96,14 @@ def perturbation_scatter(
 
     Examples
     --------
-    >>> result = uc.tl.benchmark_perturbation(adata, "drug", "control")  # doctest: +SKIP
-    >>> uc.pl.perturbation_scatter(result, method="icnn", show=False)  # doctest: +SKIP
+    >>> import tempfile, uotcell as uc
+    >>> result = uc.tl.benchmark_perturbation(
+    ...     uc.datasets.reprogramming(), "day", 10.0, methods=(), tau_grid=(1.0,), seeds=1,
+    ...     conditions=[11.0], out=tempfile.mkdtemp(), client="synchronous", progress=False,
+    ... )
+    >>> ax = uc.pl.perturbation_scatter(result, method="entropic", show=False)
+    >>> ax.get_xlabel().splitlines()
+    ['entropic OT, balanced', 'Sinkhorn divergence (squared distance)']
     """
     from matplotlib import pyplot as plt
 

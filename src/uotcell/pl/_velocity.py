@@ -111,8 +111,11 @@ def velocity_stream(
 
     Examples
     --------
-    >>> uc.tl.fit_trajectory(adata, "day")  # doctest: +SKIP
-    >>> uc.pl.velocity_stream(adata, color="cell_type", show=False)  # doctest: +SKIP
+    >>> import uotcell as uc
+    >>> adata = uc.datasets.reprogramming()
+    >>> problem = uc.tl.fit_trajectory(adata, "day", tau=0.95, n_iters=20, progress=False)
+    >>> uc.pl.velocity_stream(adata, color="cell_type", projection="push", show=False).get_title()
+    'cell_type (velocity, push)'
     """
     from matplotlib import pyplot as plt
 

@@ -93,6 +93,16 @@ def fit(
         If an argument is out of range.
     uotcell.ConvergenceError
         If a loss, a batch's coupling or the validation divergence is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, uotcell as uc
+    >>> x, y = np.random.default_rng(0).normal(size=(2, 100, 3)) + np.array([0.0, 1.0])[:, None, None]
+    >>> coupling = uc.ot.solve_unbalanced(x, y, tau=0.95)
+    >>> method = uc.methods.FlowMatching(hidden=(16,))
+    >>> transport_map, history = uc.train.fit(method, coupling, n_iters=20, batch_size=32, progress=False)
+    >>> transport_map.push(x).shape, history.iteration[-1]
+    ((100, 3), 20)
     """
     (fitted,) = fit_many(
         method, [coupling], n_iters=n_iters, batch_size=batch_size, rng=[rng], rescaling=rescaling,
@@ -150,6 +160,16 @@ def fit_many(
         If an argument is out of range.
     uotcell.ConvergenceError
         If a loss, a batch's coupling or the validation divergence of a pair is not finite; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, uotcell as uc
+    >>> x, y = np.random.default_rng(0).normal(size=(2, 100, 3)) + np.array([0.0, 1.0])[:, None, None]
+    >>> coupling = uc.ot.solve_unbalanced(x, y, tau=0.95)
+    >>> method = uc.methods.FlowMatching(hidden=(16,))
+    >>> fits = uc.train.fit_many(method, [coupling, coupling], n_iters=20, batch_size=32, progress=False)
+    >>> [transport_map.push(x).shape for transport_map, _ in fits]
+    [(100, 3), (100, 3)]
     """
     method, couplings = resolve_method(method), list(couplings)
     _check_pairs(couplings, rescaling, rng, valid, names)

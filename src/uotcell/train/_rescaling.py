@@ -66,6 +66,15 @@ def fit_rescaling(
         If an argument is out of range.
     uotcell.ConvergenceError
         If training is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, uotcell as uc
+    >>> x, y = np.random.default_rng(0).normal(size=(2, 100, 3)) + np.array([0.0, 1.0])[:, None, None]
+    >>> coupling = uc.ot.solve_unbalanced(x, y, tau=0.95)
+    >>> networks = uc.train.fit_rescaling(coupling, n_iters=200)
+    >>> bool(np.corrcoef(networks.source_rescaling(x), coupling.source_rescaling(x))[0, 1] > 0.5)
+    True
     """
     counts = {"n_iters": n_iters, "batch_size": batch_size, "hidden": min(hidden, default=0)}
     for name, value in counts.items():
