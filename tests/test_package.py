@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import uotcell
+from uotcell.methods import _registry
 
 ROOT = Path(uotcell.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -228,7 +229,8 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples(name):
+def test_examples(name, monkeypatch):
+    monkeypatch.setattr(_registry, "METHODS", dict(_registry.METHODS))  # an example may register its own
     report = []
     outcome = doctest.DocTestRunner().run(EXAMPLES[name], out=report.append)
     assert outcome.attempted > 0
