@@ -69,21 +69,23 @@ def place_interpolations(
             f"Expected `adata.obsm` to hold {use_rep!r}, the representation of the fit, found {sorted(adata.obsm)}. "
             "Give the AnnData of the fit."
         )
-    frames = []
-    for t, population in zip(times, populations, strict=True):
-        rows = adata.obs_names.get_indexer(population.obs["origin"])
-        if (rows < 0).any():
-            missing = population.obs["origin"].iloc[int(np.argmax(rows < 0))]
+    rows = [adata.obs_names.get_indexer(population.obs["origin"]) for population in populations]
+    for population, found in zip(populations, rows, strict=True):
+        if (found < 0).any():
+            missing = population.obs["origin"].iloc[int(np.argmax(found < 0))]
             raise ValueError(
                 f"Expected `adata` to hold the cells of the fit, found no {missing!r}. Give the AnnData of the fit."
             )
-        points = np.asarray(population.X if use_rep == "X" else population.obsm[use_rep])
-        if name == use_rep:
-            positions = points[:, :2].astype(np.float64)
-        else:
-            x = read_representation(adata, use_rep, layer)
-            positions = place_points(points, x, embedding, n_neighbors=n_neighbors)
-        frames.append(Frame(float(t), positions, population.obs["weight"].to_numpy(), rows))
+    points = [np.asarray(population.X if use_rep == "X" else population.obsm[use_rep]) for population in populations]
+    if name == use_rep:
+        positions = [point[:, :2].astype(np.float64) for point in points]
+    else:
+        # All times at once: the neighbours are those of the same cells.
+        x = read_representation(adata, use_rep, layer)
+        placed = place_points(np.concatenate(points), x, embedding, n_neighbors=n_neighbors)
+        positions = np.split(placed, np.cumsum([len(point) for point in points])[:-1])
+    weights = [population.obs["weight"].to_numpy() for population in populations]
+    frames = [Frame(float(t), *frame) for t, *frame in zip(times, positions, weights, rows, strict=True)]
     return embedding, frames
 
 
