@@ -60,8 +60,8 @@ class FlowMethod(Method):
     noise_schedule: Literal["constant", "bridge"] = "constant"
     clip_norm: float = 1.0
     solver: Literal["tsit5", "heun", "euler"] = "tsit5"
-    # Against 400 steps, images are off by 2e-4 of the move on EMT cells and by 2e-5 on reprogramming cells; with 20 steps,
-    # which take twice the time, by rounding.
+    # Against 400 steps, images are off by 2e-4 of the move on EMT and 2e-5 on reprogramming cells. With 20 steps,
+    # which take twice the time, they are off by rounding.
     n_steps: int | None = 10
     tolerance: float = 1e-3
 
