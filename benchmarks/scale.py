@@ -5,7 +5,7 @@ move, and of which some grow and some die. Every problem is solved twice, and th
 does not.
 
 - *all cells*: ``uc.ot.solve_unbalanced`` in tiles, the time of the whole solve and of one sweep.
-- *ott*: ott-jax's ``Sinkhorn`` on its own dense ``PointCloud``, on the same cells with the same ε and τ, up to ``--peer``
+- *ott*: ott-jax's ``Sinkhorn`` on its own dense ``PointCloud``, on the same cells of the same ε and τ, up to ``--peer``
   cells: the time of one sweep. Its stopping rule is another, so whole solves do not compare. (Its ``batch_size=``
   asks for a name that jax has removed: ott-jax 0.6.0 under jax 0.10.2.)
 - *anchors*: solved on some cells a side and extended to all. The error is that of the source weights against all cells.
