@@ -58,5 +58,5 @@ def engine_step(method: Method, coupling: UnbalancedCoupling, batch_size: int, s
     run = PairRun(jax.random.key(0), data, None)
     stacked, run = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (state, run))
     carry = Carry(stacked, jax.tree.map(jnp.zeros_like, stacked.params))
-    settings = Settings(method, batch_size, steps, "global", None, method.default_ema_decay, 0.0)
+    settings = Settings(method, batch_size, steps, "global", method.default_ema_decay, 0.0)
     return data, partial(train_chunk, settings, carry, 0, RUN_STEPS, run), state

@@ -288,7 +288,7 @@ def test_pairs_of_batches_follow_the_plan(tiny):
     """In the limit of large batches; here 256 draws of six and five cells."""
     coupling, plan = tiny
     data, *_ = training_data(coupling, np.arange(6), np.arange(5), rescaling="minibatch", samples="pairs")
-    batch, error = draw_minibatch(jax.random.key(1), data, (200, 256), BatchProblem.of(coupling), coupling.tau, "pairs")
+    batch, error = draw_minibatch(jax.random.key(1), data, (200, 256), BatchProblem.of(coupling), "pairs")
     joint = counts(batch, coupling, data)
     independent = plan.sum(1)[:, None] * plan.sum(0)
     assert float(error) <= 1e-3
@@ -311,7 +311,7 @@ def test_pairs_of_batches_never_hold_held_out_cells(tiny):
     coupling, _ = tiny
     rows, columns = np.array([0, 2, 3, 5]), np.array([0, 1, 4])
     data, *_ = training_data(coupling, rows, columns, rescaling="minibatch", samples="pairs")
-    batch, _ = draw_minibatch(jax.random.key(1), data, (50, 64), BatchProblem.of(coupling), coupling.tau, "pairs")
+    batch, _ = draw_minibatch(jax.random.key(1), data, (50, 64), BatchProblem.of(coupling), "pairs")
     joint = counts(batch, coupling, data)
     assert joint[np.ix_(rows, columns)].sum() == pytest.approx(1)
 

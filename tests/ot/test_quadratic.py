@@ -283,8 +283,8 @@ def test_batches_agree_with_the_whole_problem(tau):
         x, y, x_shared=x_shared, y_shared=y_shared, fused_weight=0.2, tau=tau, epsilon=0.05, n_starts=1
     )
     reference = QuadraticReference.of(coupling)
-    solve = jax.jit(quadratic_batch, static_argnames=("tau",))
-    whole = solve(coupling.x, coupling.y, reference, tau, threshold=1e-3, max_outer=200)
+    solve = jax.jit(quadratic_batch)
+    whole = solve(coupling.x, coupling.y, reference, threshold=1e-3, max_outer=200)
     expected = plan(coupling)
     assert whole.change <= 1e-3
     assert whole.marginal_error <= 1e-3
@@ -292,7 +292,7 @@ def test_batches_agree_with_the_whole_problem(tau):
     rng = np.random.default_rng(0)
     for _ in range(3):
         i, j = (np.sort(rng.permutation(200)[:100]) for _ in range(2))
-        found = np.exp(np.asarray(solve(coupling.x[i], coupling.y[j], reference, tau).log_plan, np.float64))
+        found = np.exp(np.asarray(solve(coupling.x[i], coupling.y[j], reference).log_plan, np.float64))
         assert found.sum() == pytest.approx(coupling.transported_mass, rel=0.15)
         images = found @ np.asarray(coupling.y)[j] / found.sum(1, keepdims=True)
         # Over the same targets: which were drawn is the batch's luck, not its solution.

@@ -95,7 +95,8 @@ def test_large_problems_are_tiled_and_never_hold_the_whole_cost(monkeypatch):
     n, ones = 8_192, jnp.full(8_192, 1 / 8_192)
     points = jnp.zeros((n, 10))
     geometry = PointGeometry(points, points, ones, ones, resolve_cost("sqeuclidean"), 1.0, 0.1, tile=64)
-    compiled = _sinkhorn.sinkhorn.lower(geometry, tau=(0.9, 0.9), threshold=1e-3, max_iterations=10).compile()
+    settings = {"penalties": _sinkhorn.Penalties.of((0.9, 0.9)), "threshold": 1e-3, "max_iterations": 10}
+    compiled = _sinkhorn.sinkhorn.lower(geometry, **settings).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 4
 
 
@@ -291,12 +292,12 @@ def test_extreme_settings_give_answers():
     assert uc.ot.solve_unbalanced(x, x, tau=0.05, epsilon=0.05).converged
 
 
-def test_similar_sizes_share_one_program_and_padding_changes_nothing(monkeypatch):
+def test_similar_sizes_and_all_tau_share_one_program_and_padding_changes_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(133, 3)), rng.normal(size=(119, 3)) + 1
     uc.ot.solve_unbalanced(x, y, tau=0.9)
     before = _sinkhorn.sinkhorn._cache_size()
-    couplings = [uc.ot.solve_unbalanced(x[:n], y, tau=0.9) for n in (133, 140 - 8, 130)]
+    couplings = [uc.ot.solve_unbalanced(x[:n], y, tau=tau) for n, tau in ((133, 0.9), (132, 0.99), (130, (0.8, 0.95)))]
     assert _sinkhorn.sinkhorn._cache_size() == before
     monkeypatch.setattr(_solve, "PADDED_CELLS", 0)
     unpadded = uc.ot.solve_unbalanced(x, y, tau=0.9)

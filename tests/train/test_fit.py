@@ -13,6 +13,7 @@ import uotcell as uc
 from uotcell.methods import ICNN, FlowMatching, _transport_map
 from uotcell.train import _data, _device, _program
 from uotcell.train._data import BatchProblem, couple_batch, draw_global, held_out, split_rows, training_data
+from uotcell.train._pairs import stack
 
 SMALL = {"n_iters": 40, "batch_size": 64, "progress": False}
 
@@ -117,7 +118,7 @@ def test_batches_follow_the_rescaled_measures(coupling):
 
 def test_minibatch_rescaling_is_global_rescaling_in_the_limit_of_the_full_batch(coupling):
     problem = BatchProblem.of(coupling)._replace(mass=(1.0, 1.0))
-    solution = couple_batch(coupling.x, coupling.y, problem, coupling.tau)
+    solution = couple_batch(coupling.x, coupling.y, problem)
     np.testing.assert_allclose(solution.source_weights, coupling.source_weights, rtol=2e-3)
     np.testing.assert_allclose(solution.target_weights, coupling.target_weights, rtol=2e-3)
     assert solution.marginal_error <= 1e-3
@@ -125,6 +126,14 @@ def test_minibatch_rescaling_is_global_rescaling_in_the_limit_of_the_full_batch(
     np.testing.assert_allclose(
         rows @ coupling.y + coupling.shift, coupling.push(coupling.x + coupling.shift), atol=0.02
     )
+
+
+def test_batches_of_many_pairs_keep_their_own_tau(coupling):
+    problems = [BatchProblem.of(replace(coupling, tau=tau)) for tau in ((0.9, 0.9), (0.99, 0.8))]
+    together = jax.vmap(lambda problem: couple_batch(coupling.x, coupling.y, problem).source_weights)(stack(problems))
+    for found, problem in zip(together, problems, strict=True):
+        np.testing.assert_allclose(found, couple_batch(coupling.x, coupling.y, problem).source_weights, rtol=1e-5)
+    assert np.abs(together[0] / together[1] - 1).max() > 0.1
 
 
 def test_minibatch_rescaling_approaches_the_rescaled_measures(coupling):
@@ -139,7 +148,6 @@ def test_minibatch_rescaling_approaches_the_rescaled_measures(coupling):
             data,
             (24_576 // batch_size, batch_size),
             BatchProblem.of(coupling),
-            coupling.tau,
             "marginals",
         )
         assert float(error) <= 1e-3
@@ -155,14 +163,14 @@ def test_unconverged_batches_are_pointed_out(coupling, method, monkeypatch):
 
 
 def test_average_is_corrected_for_its_start(coupling, method):
-    settings = _program.Settings(method, 64, 5, "global", coupling.tau, 0.9, 0.0)
+    settings = _program.Settings(method, 64, 5, "global", 0.9, 0.0)
     data, moments, _ = training_data(coupling, np.arange(200), np.arange(150), rescaling="global")
     state = method.init(jax.random.key(0), 3, moments)
     run = _program.PairRun(jax.random.key(1), data, BatchProblem.of(coupling))
     # One pair: a leading axis of length one.
     state, run = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (state, run))
     carry = _program.Carry(state, jax.tree.map(jnp.zeros_like, state.params))
-    one_step = _program.Settings(method, 64, 1, "global", coupling.tau, 0.9, 0.0)
+    one_step = _program.Settings(method, 64, 1, "global", 0.9, 0.0)
     expected, weights, single = 0.0, 0.0, carry
     for step in range(5):
         single, *_ = _program.train_chunk(one_step, single, step, 5, run)

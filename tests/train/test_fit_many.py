@@ -111,7 +111,7 @@ def test_bad_arguments(couplings):
         ({"rng": [1, 2]}, "one entry of `rng` per coupling, 3, found 2"),
         ({"names": ["a"]}, "one entry of `names` per coupling"),
         ({"group_size": 0}, "`group_size` to be an integer of at least 1"),
-        ({"rescaling": "minibatch"}, "couplings of one tau"),
+        ({"rescaling": "minibatch"}, "balanced on the same sides .* found tau"),
         ({"valid": [(np.ones((0, 3)), np.ones((2, 3)))] * 3}, "hold cells of both sides"),
         ({"valid": [(np.ones((2, 2)), np.ones((2, 3)))] * 3}, "`valid x` to have 3 dimensions"),
         ({"valid": [(np.ones((2, 3)), np.ones((2, 3)))] * 3, "valid_fraction": 0.1}, "one of `valid` and"),

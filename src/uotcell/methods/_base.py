@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -156,10 +156,15 @@ class Method(ABC):
 
     def init_optimizer(self, params: Any) -> Any:
         """Return the optimiser's initial state."""
-        return _optimizer(self).init(params)
+        return _optimizer_state(self, params)
 
 
 @lru_cache
 def _optimizer(method: Method) -> optax.GradientTransformation:
     # One object per method: rebuilding it inside a trace would be harmless but slow.
     return method.default_optimizer() if method.optimizer is None else method.optimizer
+
+
+@partial(jax.jit, static_argnames=("method",))
+def _optimizer_state(method: Method, params: Any) -> Any:
+    return _optimizer(method).init(params)

@@ -15,6 +15,7 @@ from flax import nnx
 from uotcell.methods._base import Batch, Method, PairSummary
 from uotcell.networks import ACTIVATIONS, InputConvexNetwork
 from uotcell.ot._gaussian import bures_map, shrunk_covariance, symmetric_power
+from uotcell.ot._inputs import on_device
 
 
 class ICNNState(NamedTuple):
@@ -173,7 +174,7 @@ def _with_quadratic(params, factor: np.ndarray, center: np.ndarray, image: np.nd
     """Set ``½‖L(x − c)‖² + b·x``, whose gradient maps ``c`` to ``b``."""
     values = {"factor": factor, "center": center, "linear": image}
     for name, value in values.items():
-        params[name] = params[name].replace(jnp.asarray(value, jnp.float32))
+        params[name] = params[name].replace(on_device(value))
     return params
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from ott.geometry.costs import CostFn, SqEuclidean, TICost
@@ -175,12 +176,12 @@ class MongeGap(Method):
             return Units(jnp.zeros(dim), jnp.ones(()), jnp.array(2.0 * dim), jnp.ones(()))
         cost_fn = resolve_cost(self.cost)
         # Where the cost only sees differences, a shift would only cost digits.
-        shift = jnp.zeros(dim) if isinstance(cost_fn, TICost) else jnp.asarray(summary.shift, jnp.float32)
-        x, y = (jnp.asarray(points, jnp.float32) for points in summary.prior_cells)
-        original = [points * summary.scale + shift for points in (x, y)]
+        shift = np.zeros(dim) if isinstance(cost_fn, TICost) else summary.shift
+        shift, scale, x, y = (np.asarray(part, np.float32) for part in (shift, summary.scale, *summary.prior_cells))
+        original = [points * scale + shift for points in (x, y)]
         _check_differentiable(cost_fn, *original)
         cost = jnp.abs(pairwise_cost(cost_fn, *original)).mean()
-        return Units(shift, jnp.float32(summary.scale), pairwise_cost(SqEuclidean(), x, y).mean(), cost)
+        return Units(shift, scale, pairwise_cost(SqEuclidean(), x, y).mean(), cost)
 
 
 def _smooth_costs(cost_fn: CostFn, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -197,23 +198,28 @@ def _smooth_costs(cost_fn: CostFn, x: jax.Array, y: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(cost, (None, 0, 0)), (0, None, 0))(x, y, same)
 
 
-def _check_differentiable(cost_fn: CostFn, x: jax.Array, y: jax.Array) -> None:
+def _check_differentiable(cost_fn: CostFn, x: np.ndarray, y: np.ndarray) -> None:
     """Raise unless the cost has a finite gradient, not zero everywhere, between the given cells."""
     n = min(len(x), len(y), 32)
     advice = "Use a cost whose gradient moves cells, written in jax.numpy."
     try:
-        gradient = jax.vmap(jax.grad(cost_fn, argnums=1))(x[:n], y[:n])
+        gradient = np.asarray(_gradients(cost_fn, x[:n], y[:n]))
     except Exception as error:
         raise ValueError(
             f"Expected `cost` to be differentiable by jax, found {type(cost_fn).__name__}, whose gradient failed with "
             f"{type(error).__name__}. {advice}"
         ) from error
-    if not jnp.isfinite(gradient).all() or not jnp.abs(gradient).max() > 0:
-        found = "zero" if jnp.isfinite(gradient).all() else "not finite"
+    if not np.isfinite(gradient).all() or not np.abs(gradient).max() > 0:
+        found = "zero" if np.isfinite(gradient).all() else "not finite"
         raise ValueError(
             f"Expected `cost` to be differentiable between source and target cells, found {type(cost_fn).__name__}, "
             f"whose gradient is {found}. {advice}"
         )
+
+
+@jax.jit
+def _gradients(cost_fn: CostFn, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jax.vmap(jax.grad(cost_fn, argnums=1))(x, y)
 
 
 @lru_cache

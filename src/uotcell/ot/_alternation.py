@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from uotcell.ot._geometry import HIGHEST, PointGeometry
-from uotcell.ot._sinkhorn import SinkhornSolution, sinkhorn
+from uotcell.ot._sinkhorn import Penalties, SinkhornSolution, sinkhorn
 
 # Sweeps of one linear solve. Potentials are kept from one to the next, so that an unfinished solve is gone on with.
 INNER_SWEEPS = 100
@@ -45,6 +44,7 @@ class Alternation(NamedTuple):
     n_sweeps: jax.Array
 
 
+@jax.jit
 def linearised_cost(problem: QuadraticProblem, plan: jax.Array) -> jax.Array:
     """Σ (Dx[i, k] − Dy[j, l])² P[k, l] of a plan of mass one, weighted, plus the linear cost; shape ``(n, m)``."""
     source, target = problem.source, problem.target
@@ -54,12 +54,8 @@ def linearised_cost(problem: QuadraticProblem, plan: jax.Array) -> jax.Array:
     return problem.weight * (squares_x[:, None] + squares_y - 2 * crossed) + problem.linear
 
 
-def finite_penalties(epsilon, tau: tuple[float, float]) -> tuple:
-    """λ of both sides; zero where τ is 1, for these sides' divergence is zero and their penalty of no account."""
-    return tuple(0.0 if t == 1 else t * epsilon / (1 - t) for t in tau)
-
-
-def objective(problem: QuadraticProblem, plan: jax.Array, epsilon, tau: tuple[float, float]) -> jax.Array:
+@jax.jit
+def objective(problem: QuadraticProblem, plan: jax.Array, epsilon, penalties: Penalties) -> jax.Array:
     """Return what the problem minimises, of a plan of mass one.
 
     ∬ [(1−w) (Dx − Dy)² + w (c + c')] dP dP + 2 [ε KL(P | a⊗b) + λ₁ KL(P1 | a) + λ₂ KL(Pᵀ1 | b)], where KL is
@@ -68,31 +64,32 @@ def objective(problem: QuadraticProblem, plan: jax.Array, epsilon, tau: tuple[fl
     pairs = jnp.sum(plan * (linearised_cost(problem, plan) + problem.linear))
     rows, columns = plan.sum(axis=1), plan.sum(axis=0)
     prior = problem.a[:, None] * problem.b
-    penalties = finite_penalties(epsilon, tau)
-    terms = ((epsilon, plan, prior), (penalties[0], rows, problem.a), (penalties[1], columns, problem.b))
+    source_penalty, target_penalty = penalties.times(epsilon)
+    terms = ((epsilon, plan, prior), (source_penalty, rows, problem.a), (target_penalty, columns, problem.b))
     return pairs + 2 * sum(weight * jnp.sum(jax.scipy.special.kl_div(p, q) + p - q) for weight, p, q in terms)
 
 
-def best_mass(value, a_total, b_total, epsilon, tau: tuple[float, float]):
+def best_mass(value, a_total, b_total, epsilon, penalties: Penalties):
     """Mass at which a plan of this shape and objective S is best.
 
     Of m times the plan the objective is m² S + Λ (2 m² log m − m²) with Λ = ε + λ₁ + λ₂, so log m = −S / (2 Λ). A
     balanced side leaves no choice.
     """
-    if 1.0 in tau:
-        return a_total if tau[0] == 1 else b_total
-    return jnp.exp(-value / (2 * (epsilon + sum(finite_penalties(epsilon, tau)))))
+    if None in penalties:
+        return a_total if penalties.source is None else b_total
+    return jnp.exp(-value / (2 * (epsilon + sum(penalties.times(epsilon)))))
 
 
-def plan_of(cost, a, b, *, epsilon, tau, threshold, max_sweeps, start=None) -> tuple[jax.Array, SinkhornSolution]:
+@jax.jit
+def plan_of(cost, a, b, *, epsilon, penalties, threshold, max_sweeps, start=None) -> tuple[jax.Array, SinkhornSolution]:
     """Solve a linear problem; return its plan scaled to mass one, and its potentials."""
     geometry = PointGeometry.from_cost(cost, a, b, epsilon)
-    solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_sweeps, start=start)
+    solution = sinkhorn(geometry, penalties=penalties, threshold=threshold, max_iterations=max_sweeps, start=start)
     plan = a[:, None] * b * jnp.exp((solution.f[:, None] + solution.g - cost) / epsilon)
     return plan / plan.sum(), solution
 
 
-@partial(jax.jit, static_argnames=("tau",))
+@jax.jit
 def alternate(
     problem: QuadraticProblem,
     plan: jax.Array,
@@ -100,7 +97,7 @@ def alternate(
     offset: jax.Array,
     *,
     epsilon: jax.Array,
-    tau: tuple[float, float],
+    penalties: Penalties,
     threshold: float,
     max_outer: int,
 ) -> Alternation:
@@ -115,8 +112,8 @@ def alternate(
     potentials, offset
         Potentials to start from, and a constant added to the cost, which changes nothing but the mass of the linear
         problem: it follows this mass and keeps it near one.
-    epsilon, tau
-        Entropic regularisation, and λ/(λ+ε) per side.
+    epsilon, penalties
+        Entropic regularisation, and λ/ε per side.
     threshold
         Largest accepted L1 change of the plan, and marginal error of the linear solve.
     max_outer
@@ -126,8 +123,8 @@ def alternate(
     -------
     The last linear problem, solved.
     """
-    penalty = None if 1.0 in tau else epsilon + sum(finite_penalties(epsilon, tau))
-    settings = {"epsilon": epsilon, "tau": tau, "threshold": threshold, "max_sweeps": INNER_SWEEPS}
+    total_penalty = None if None in penalties else epsilon + sum(penalties.times(epsilon))
+    settings = {"epsilon": epsilon, "penalties": penalties, "threshold": threshold, "max_sweeps": INNER_SWEEPS}
 
     def step(reference: jax.Array, start, offset: jax.Array, n_outer: int, n_sweeps: int) -> Alternation:
         cost = linearised_cost(problem, reference) + offset
@@ -137,8 +134,8 @@ def alternate(
 
     def advance(state: Alternation) -> Alternation:
         offset = state.offset
-        if penalty is not None:
-            offset = offset + penalty * jnp.log(state.solution.source_weights.sum())
+        if total_penalty is not None:
+            offset = offset + total_penalty * jnp.log(state.solution.source_weights.sum())
         return step(state.plan, (state.solution.f, state.solution.g), offset, state.n_outer, state.n_sweeps)
 
     def go_on(state: Alternation) -> jax.Array:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax.numpy as jnp
 import numpy as np
 
+from uotcell.ot._inputs import on_device
 from uotcell.ot._structured import CrossCost
 
 
@@ -53,11 +53,11 @@ def structured_coupling(
         weights.append(np.zeros(len(prior)))
         weights[-1][rows] = np.asarray(weight, np.float64) * share
     coupling = cls(
-        x=jnp.asarray(cells[0] - shifts[0], jnp.float32), y=jnp.asarray(cells[1] - shifts[1], jnp.float32),
-        a=jnp.asarray(masses[0], jnp.float32), b=jnp.asarray(masses[1], jnp.float32),
-        f=jnp.asarray(potentials[0]), g=jnp.asarray(potentials[1]), cost=cost,
+        x=on_device(cells[0] - shifts[0]), y=on_device(cells[1] - shifts[1]),
+        a=on_device(masses[0]), b=on_device(masses[1]),
+        f=on_device(potentials[0]), g=on_device(potentials[1]), cost=cost,
         shift=shifts[0], target_shift=shifts[1], anchors=tuple(support) if anchored else None,
-        source_weights=jnp.asarray(weights[0], jnp.float32), target_weights=jnp.asarray(weights[1], jnp.float32),
+        source_weights=on_device(weights[0]), target_weights=on_device(weights[1]),
         converged=True, n_iters=int(solution.n_iters), marginal_error=float(solution.marginal_error), **fields,
     )  # fmt: skip
     total = float(np.asarray(solution.source_weights, np.float64).sum())
@@ -71,6 +71,6 @@ def structured_coupling(
             weights[side] *= total / weights[side].sum()
     return replace(
         coupling,
-        f=jnp.asarray(potentials[0]), g=jnp.asarray(potentials[1]),
-        source_weights=jnp.asarray(weights[0], jnp.float32), target_weights=jnp.asarray(weights[1], jnp.float32),
+        f=on_device(potentials[0]), g=on_device(potentials[1]),
+        source_weights=on_device(weights[0]), target_weights=on_device(weights[1]),
     )  # fmt: skip

@@ -32,6 +32,7 @@ def resolve_cost(cost: str | costs.CostFn) -> costs.CostFn:
     return COSTS[cost]()
 
 
+@jax.jit
 def pairwise_cost(cost_fn: costs.CostFn, x: jax.Array, y: jax.Array) -> jax.Array:
     """Cost of every pair, shape ``(len(x), len(y))``, never negative for squared Euclidean distance."""
     cost = cost_fn.all_pairs(x, y)

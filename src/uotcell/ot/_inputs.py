@@ -47,6 +47,11 @@ def padded_size(n: int) -> int:
     return -(-n // step) * step
 
 
+def on_device(array: ArrayLike, dtype: np.typing.DTypeLike = np.float32) -> jax.Array:
+    """Put an array on the device. ``jnp.asarray`` would compile a program for every shape."""
+    return jax.device_put(np.asarray(array, dtype))
+
+
 def as_key(rng: jax.Array | int) -> jax.Array:
     """Turn a seed into a jax key; pass a key through."""
     return jax.random.key(rng) if isinstance(rng, (int, np.integer)) else rng

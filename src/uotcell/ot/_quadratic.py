@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
@@ -13,7 +12,6 @@ from uotcell.ot._alternation import (
     INNER_SWEEPS,
     QuadraticProblem,
     best_mass,
-    finite_penalties,
     linearised_cost,
     objective,
     plan_of,
@@ -21,11 +19,11 @@ from uotcell.ot._alternation import (
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic
 from uotcell.ot._geometry import DENSE_ENTRIES, mean_squared_distance
-from uotcell.ot._inputs import as_key, as_mass, as_points
+from uotcell.ot._inputs import as_key, as_mass, as_points, on_device
 from uotcell.ot._quadratic_coupling import QuadraticCost, QuadraticCoupling
 from uotcell.ot._sampling import choose
 from uotcell.ot._settings import check_balance, check_count, check_positive, check_solution, resolve_tau
-from uotcell.ot._sinkhorn import SinkhornSolution
+from uotcell.ot._sinkhorn import Penalties, SinkhornSolution
 from uotcell.ot._solve import pad, without_padding
 from uotcell.ot._spaces import Linearisation, build_space
 from uotcell.ot._starts import best_starts, descend, ladder, value
@@ -165,10 +163,11 @@ def solve_quadratic(
     problem, shared_weight = _problem(cells, masses, n_own, orders, split, tables, weight)
 
     seed = np.random.default_rng(np.ravel(jax.random.key_data(rng_starts)))
-    settings = {"tau": tau, "threshold": threshold, "max_outer": max_iterations}
+    penalties = Penalties.of(tau)
+    settings = {"penalties": penalties, "threshold": threshold, "max_outer": max_iterations}
     state = _solve(problem, n_starts, seed, epsilon=epsilon, **settings)
-    minimum = float(objective(problem, state.plan, epsilon, tau))
-    mass = float(best_mass(minimum, a.sum(), b.sum(), epsilon, tau))
+    minimum = float(objective(problem, state.plan, epsilon, penalties))
+    mass = float(best_mass(minimum, a.sum(), b.sum(), epsilon, penalties))
     solution, offset = _at_mass(state, mass, epsilon, tau)
     solution = without_padding(solution, len(support[0]), len(support[1]))
     check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
@@ -227,12 +226,12 @@ def _problem(cells, masses, n_own, orders, split, tables, weight: float) -> tupl
     # Mean of (d − d')² over the product plan: distances have mean one.
     spread = sum(m @ table**2 @ m / m.sum() ** 2 for table, m in zip(tables, split, strict=True)) - 2
     arrays = (*tables, linear, *split, (1 - weight) / spread)
-    return QuadraticProblem(*(jnp.asarray(array, jnp.float32) for array in arrays)), shared_weight
+    return QuadraticProblem(*(on_device(array) for array in arrays)), shared_weight
 
 
-def _solve(problem: QuadraticProblem, n_starts: int, rng: np.random.Generator, *, epsilon, tau, **settings):
+def _solve(problem: QuadraticProblem, n_starts: int, rng: np.random.Generator, *, epsilon, penalties, **settings):
     """Find good solutions on few anchors, follow them on all, and return the best."""
-    settings = {"tau": tau, **settings}
+    settings = {"penalties": penalties, **settings}
     n, m = problem.linear.shape
     if max(n, m) <= COARSE_CELLS:
         return best_starts(problem, n_starts, rng, epsilon=epsilon, **settings)[0]
@@ -247,11 +246,11 @@ def _solve(problem: QuadraticProblem, n_starts: int, rng: np.random.Generator, *
     found = []
     for coarse in best_starts(few, n_starts, rng, epsilon=epsilon, **settings)[:FOLLOWED]:
         cost = linearised_cost(wide, coarse.plan) + coarse.offset
-        inner = {"epsilon": jnp.float32(epsilon), "tau": tau, "threshold": settings["threshold"]}
+        inner = {"epsilon": np.float32(epsilon), "penalties": penalties, "threshold": settings["threshold"]}
         plan, solution = plan_of(cost, problem.a, problem.b, **inner, max_sweeps=INNER_SWEEPS)
         start = coarse._replace(solution=solution)
         found.append(descend(problem, plan, ladder(2.5 * epsilon, epsilon), state=start, **settings))
-    return min(found, key=lambda state: value(problem, state, epsilon, tau))
+    return min(found, key=lambda state: value(problem, state, epsilon, penalties))
 
 
 def _at_mass(state, mass: float, epsilon: float, tau: tuple[float, float]) -> tuple[SinkhornSolution, float]:
@@ -262,9 +261,10 @@ def _at_mass(state, mass: float, epsilon: float, tau: tuple[float, float]) -> tu
     solution, offset = state.solution._replace(n_iters=state.n_sweeps), float(state.offset)
     if 1.0 in tau:
         return solution, offset
+    total_penalty = epsilon * (1 + sum(side / (1 - side) for side in tau))
     found = float(solution.source_weights.sum())
     with np.errstate(divide="ignore"):  # a plan of no mass is refused by the check that follows
-        raised = (epsilon + sum(finite_penalties(epsilon, tau))) * float(np.log(found) - np.log(mass))
+        raised = total_penalty * float(np.log(found) - np.log(mass))
     rest = 1 - tau[0] * tau[1]
     moved = solution._replace(
         f=solution.f + tau[0] * (1 - tau[1]) / rest * raised,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ott.geometry.costs import SqEuclidean
 
 from uotcell.ot._alternation import (
@@ -19,6 +20,7 @@ from uotcell.ot._alternation import (
 )
 from uotcell.ot._geometry import HIGHEST, pairwise_cost
 from uotcell.ot._quadratic_coupling import QuadraticCoupling
+from uotcell.ot._sinkhorn import Penalties
 from uotcell.ot._spaces import Linearisation, PathSpace
 
 
@@ -27,6 +29,7 @@ class QuadraticReference(NamedTuple):
 
     linearisation: Linearisation
     epsilon: jax.Array
+    penalties: Penalties
     mass: tuple[jax.Array, jax.Array]
 
     @classmethod
@@ -54,7 +57,8 @@ class QuadraticReference(NamedTuple):
                 "geodesic one, which needs the graph of all cells. Use the coupling of the whole problem, or another "
                 "`cost`."
             )
-        return cls(linearisation, jnp.float32(coupling.epsilon), (coupling.a.sum(), coupling.b.sum()))
+        epsilon, penalties = np.float32(coupling.epsilon), Penalties.of(coupling.tau)
+        return cls(linearisation, epsilon, penalties, (coupling.a.sum(), coupling.b.sum()))
 
 
 class QuadraticBatch(NamedTuple):
@@ -73,12 +77,11 @@ def quadratic_batch(
     x: jax.Array,
     y: jax.Array,
     reference: QuadraticReference,
-    tau: tuple[float, float],
     *,
     threshold: float = 1e-2,
     max_outer: int = 20,
 ) -> QuadraticBatch:
-    """Solve quadratic transport between batches drawn from the prior measures; compilable, ``tau`` static.
+    """Solve quadratic transport between batches drawn from the prior measures; compilable.
 
     The first linear problem has the cost of the whole problem's plan, so that consecutive batches agree on one of the
     solutions that symmetric data have.
@@ -89,8 +92,6 @@ def quadratic_batch(
         Cells minus the coupling's shifts, shared features last, shapes ``(n, d_x)`` and ``(m, d_y)``.
     reference
         The whole problem.
-    tau
-        λ/(λ+ε) of the source and of the target side.
     threshold
         Errors at which the alternation and its linear problems stop.
     max_outer
@@ -100,7 +101,7 @@ def quadratic_batch(
     -------
     Logarithm of the plan, shape ``(n, m)``, in the KL convention, and the errors reached.
     """
-    linearisation, epsilon, totals = reference
+    linearisation, epsilon, penalties, totals = reference
     source, target = linearisation.source, linearisation.target
     n_own = source.anchors.shape[1], target.anchors.shape[1]
     within = [
@@ -113,13 +114,13 @@ def quadratic_batch(
     a, b = (jnp.full(len(points), total / len(points)) for points, total in zip((x, y), totals, strict=True))
     problem = QuadraticProblem(*within, linear, a, b, linearisation.weight)
 
-    settings = {"epsilon": epsilon, "tau": tau, "threshold": threshold}
+    settings = {"epsilon": epsilon, "penalties": penalties, "threshold": threshold}
     cost = jnp.matmul(linearisation.left(x, n_own[0]), linearisation.right(y, n_own[1]).T, precision=HIGHEST)
     plan, solution = plan_of(cost, a, b, max_sweeps=INNER_SWEEPS, **settings)
     state = alternate(problem, plan, (solution.f, solution.g), linearisation.offset, max_outer=max_outer, **settings)
     solution = state.solution
     cost = linearised_cost(problem, state.reference) + state.offset
-    mass = best_mass(objective(problem, state.plan, epsilon, tau), *totals, epsilon, tau)
+    mass = best_mass(objective(problem, state.plan, epsilon, penalties), *totals, epsilon, penalties)
     scale = jnp.log(mass / solution.source_weights.sum())
     log_plan = jnp.log(a)[:, None] + jnp.log(b) + (solution.f[:, None] + solution.g - cost) / epsilon + scale
     return QuadraticBatch(log_plan, solution.marginal_error, state.change)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from uotcell.ot._inputs import on_device
+
 
 class AliasTable(NamedTuple):
     """Walker's alias table: two look-ups per draw, exact weights, rows of zero weight never drawn.
@@ -64,12 +66,13 @@ def alias_table(weights: np.ndarray, *, size: int | None = None) -> AliasTable:
             accept[i], alias[i] = 0.0, heaviest
     padding = 0 if size is None else size - len(mass)
     return AliasTable(
-        jnp.asarray(np.pad(np.asarray(accept, np.float32), (0, padding))),
-        jnp.asarray(np.pad(np.asarray(alias, np.int32), (0, padding))),
-        jnp.asarray(len(mass), jnp.int32),
+        on_device(np.pad(accept, (0, padding))),
+        on_device(np.pad(alias, (0, padding)), np.int32),
+        on_device(len(mass), np.int32),
     )
 
 
+@partial(jax.jit, static_argnames=("shape",))
 def draw(rng: jax.Array, table: AliasTable, shape: tuple[int, ...]) -> jax.Array:
     """Draw row numbers of the given shape, independently and with replacement."""
     rng_row, rng_accept = jax.random.split(rng)

@@ -10,6 +10,7 @@ import numpy as np
 from ott.geometry.costs import CostFn, SqEuclidean
 
 from uotcell.ot._geometry import mean_squared_distance, pairwise_cost
+from uotcell.ot._inputs import on_device
 from uotcell.ot._sampling import choose
 from uotcell.ot._settings import check_positive
 
@@ -67,7 +68,7 @@ def _check_scale(scale: float, scale_cost: str) -> None:
 def _warn_if_few_cells_set_the_scale(scale: float, x, y, i, j, cost_fn: CostFn) -> None:
     """Warn when far cells, not the bulk, decide what one unit of cost is."""
     # Of one size, whatever the data, so that this is compiled once.
-    x, y = (jnp.asarray(points[np.resize(rows, 512)], jnp.float32) for points, rows in ((x, i), (y, j)))
+    x, y = (on_device(points[np.resize(rows, 512)]) for points, rows in ((x, i), (y, j)))
     _warn_if_scale_is_far_from_median(scale, float(jnp.median(pairwise_cost(cost_fn, x, y))))
 
 

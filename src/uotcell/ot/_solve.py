@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn, TICost
@@ -12,11 +11,11 @@ from uotcell.ot._coupling import UnbalancedCoupling, default_tile
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic, GeodesicCost
 from uotcell.ot._geometry import DENSE_ENTRIES, PointGeometry, log_kernel_sum, resolve_cost
-from uotcell.ot._inputs import as_key, as_mass, as_points, padded_size
+from uotcell.ot._inputs import as_key, as_mass, as_points, on_device, padded_size
 from uotcell.ot._sampling import choose
 from uotcell.ot._scale import cost_scale, table_scale
 from uotcell.ot._settings import check_balance, check_count, check_positive, check_solution, resolve_tau
-from uotcell.ot._sinkhorn import SinkhornSolution, inverse_penalty, sinkhorn
+from uotcell.ot._sinkhorn import Penalties, SinkhornSolution, sinkhorn
 from uotcell.ot._structured import StructuredCoupling
 
 # Cells per side up to which clouds are padded: compiling takes seconds, longer than a solve of this size.
@@ -43,7 +42,7 @@ def solve_unbalanced(
     r"""Solve entropic unbalanced optimal transport between two sets of cells.
 
     Minimises ``⟨C, π⟩ + ε KL(π | a⊗b) + λ₁ KL(π1 | a) + λ₂ KL(πᵀ1 | b)`` over non-negative plans, with
-    ``τᵢ = λᵢ/(λᵢ + ε)``, by ott-jax's recentred Sinkhorn iterations.
+    ``τᵢ = λᵢ/(λᵢ + ε)``, by recentred Sinkhorn iterations (Séjourné et al. 2022).
 
     Parameters
     ----------
@@ -123,7 +122,7 @@ def solve_unbalanced(
         tile = default_tile(len(columns))
     (points_x, split_x), (points_y, split_y) = pad(x[rows], mass_x), pad(y[columns], mass_y)
     geometry = PointGeometry(points_x, points_y, split_x, split_y, cost_fn, scale, epsilon, tile=tile)
-    solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_iterations)
+    solution = sinkhorn(geometry, penalties=Penalties.of(tau), threshold=threshold, max_iterations=max_iterations)
     solution = without_padding(solution, len(rows), len(columns))
     check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
 
@@ -138,7 +137,7 @@ def solve_unbalanced(
         support=x[rows], h=np.log(mass_x, dtype=np.float32) + solution.f / epsilon,
     )  # fmt: skip
     return UnbalancedCoupling(
-        x=jnp.asarray(x), y=jnp.asarray(y), a=jnp.asarray(a, jnp.float32), b=jnp.asarray(b, jnp.float32), f=f, g=g,
+        x=on_device(x), y=on_device(y), a=on_device(a), b=on_device(b), f=f, g=g,
         epsilon=float(epsilon), tau=tau, scale=scale, cost_fn=cost_fn, shift=shift,
         anchors=None if anchors is None else (rows, columns),
         source_weights=source_weights, target_weights=target_weights,
@@ -167,9 +166,9 @@ def _solve_geodesic(
     table = cost.seen_rows(rows, columns)
     scale = table_scale(table, a[rows], b[columns], scale_cost)
     (order_x, mass_x), (order_y, mass_y) = pad(np.arange(len(rows)), a[rows]), pad(np.arange(len(columns)), b[columns])
-    padded = jnp.asarray(table[np.ix_(order_x, order_y)] / scale)
+    padded = on_device(table[np.ix_(order_x, order_y)] / scale)
     geometry = PointGeometry.from_cost(padded, mass_x, mass_y, epsilon)
-    solution = sinkhorn(geometry, tau=tau, threshold=threshold, max_iterations=max_iterations)
+    solution = sinkhorn(geometry, penalties=Penalties.of(tau), threshold=threshold, max_iterations=max_iterations)
     solution = without_padding(solution, len(rows), len(columns))
     check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
     return structured_coupling(
@@ -186,7 +185,7 @@ def pad(points: np.ndarray, mass: np.ndarray) -> tuple[jax.Array, jax.Array]:
     mass = np.asarray(mass, np.float32).copy()
     mass[:n_copies] /= 2
     copies = (np.concatenate([array, array[:n_copies]]) for array in (np.asarray(points), mass))
-    return tuple(jnp.asarray(array) for array in copies)
+    return tuple(on_device(array, array.dtype) for array in copies)
 
 
 def without_padding(solution: SinkhornSolution, n: int, m: int) -> SinkhornSolution:
@@ -214,7 +213,7 @@ def _extend(points, prior, rows, mass_rows, potential, weights, *, tau, mass, ke
     if len(rest):
         total = log_kernel_sum(points[rest], support, h, **kernel, tile=default_tile(len(support)))
         all_potentials[rest] = -tau * kernel["epsilon"] * np.asarray(total)
-        all_weights[rest] = prior[rest] * np.exp(-all_potentials[rest] * inverse_penalty(tau, kernel["epsilon"]))
+        all_weights[rest] = prior[rest] * np.exp(-all_potentials[rest] * (1.0 - tau) / (tau * kernel["epsilon"]))
         # The extension is exact for the anchors' plan; over all cells its mass carries sampling error.
         all_weights *= mass / all_weights.sum()
-    return jnp.asarray(all_potentials), jnp.asarray(all_weights, jnp.float32)
+    return on_device(all_potentials), on_device(all_weights)

@@ -11,6 +11,7 @@ from ott.geometry.costs import CostFn, SqEuclidean
 
 from uotcell.ot._geodesic import Geodesic, Paths, neighbor_graph, path_lengths
 from uotcell.ot._geometry import DENSE_ENTRIES, HIGHEST, pairwise_cost, resolve_cost
+from uotcell.ot._inputs import on_device
 
 
 class PointSpace(NamedTuple):
@@ -96,7 +97,7 @@ def build_space(
         space = PathSpace(paths, 1.0)
         table = paths.lengths[anchors].astype(np.float64) ** geodesic.power
     else:
-        space = PointSpace(resolve_cost(cost), jnp.asarray(points[anchors], jnp.float32), 1.0)
+        space = PointSpace(resolve_cost(cost), on_device(points[anchors]), 1.0)
         table = np.asarray(space.distances(space.anchors), np.float64)
     scale = float(mass @ table @ mass / mass.sum() ** 2)
     if not float(np.finfo(np.float32).tiny) <= scale <= float(np.finfo(np.float32).max):
@@ -129,7 +130,7 @@ class Linearisation(NamedTuple):
         plan = np.asarray(plan, np.float64)
         cross = -2 * source.basis().T @ plan @ target.basis()
         arrays = (plan.sum(axis=1), plan.sum(axis=0), cross, weight, shared_weight, offset)
-        return cls(source, target, *(jnp.asarray(array, jnp.float32) for array in arrays))
+        return cls(source, target, *(on_device(array) for array in arrays))
 
     def left(self, x, n_own: int):
         """Numbers of source cells: their products with those of target cells are the costs, shape ``(k, rank)``."""

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from uotcell.ot._alternation import Alternation, QuadraticProblem, alternate, objective, plan_of
+from uotcell.ot._inputs import on_device
+from uotcell.ot._sinkhorn import Penalties
 
 # Leading coordinates of each space: all of them, and those whose signs are tried.
 COORDINATES, SIGNED_DIMS = 10, 6
@@ -37,7 +39,7 @@ def descend(
     plan,
     levels: list[float],
     *,
-    tau,
+    penalties: Penalties,
     threshold: float,
     max_outer: int,
     state: Alternation | None = None,
@@ -50,7 +52,7 @@ def descend(
     n_outer, n_sweeps = 0, 0
     for level in levels:
         state = alternate(
-            problem, plan, potentials, offset, epsilon=jnp.float32(level), tau=tau, threshold=threshold,
+            problem, plan, potentials, offset, epsilon=np.float32(level), penalties=penalties, threshold=threshold,
             max_outer=max_outer if level == levels[-1] else min(LADDER_OUTER, max_outer),
         )  # fmt: skip
         plan, potentials, offset = state.plan, (state.solution.f, state.solution.g), state.offset
@@ -59,7 +61,13 @@ def descend(
 
 
 def best_starts(
-    problem: QuadraticProblem, n_starts: int, rng: np.random.Generator, *, epsilon: float, tau, **settings
+    problem: QuadraticProblem,
+    n_starts: int,
+    rng: np.random.Generator,
+    *,
+    epsilon: float,
+    penalties: Penalties,
+    **settings,
 ) -> list[Alternation]:
     """Solve a small problem from several starts and return distinct solutions, that of the lowest objective first.
 
@@ -75,8 +83,8 @@ def best_starts(
         Starts that are compared; all are followed a little, the best few to the end.
     rng
         Generator of the rotations.
-    epsilon, tau
-        Entropic regularisation, and λ/(λ+ε) per side.
+    epsilon, penalties
+        Entropic regularisation, and λ/ε per side.
     settings
         See :func:`descend`.
 
@@ -85,7 +93,7 @@ def best_starts(
     At most four solutions.
     """
     prior = problem.a[:, None] * problem.b
-    settings = {"tau": tau, **settings}
+    settings = {"penalties": penalties, **settings}
     briefly = {**settings, "max_outer": LADDER_OUTER}
     fork = max(epsilon, FORK_EPSILON)
     found = [descend(problem, prior / prior.sum(), ladder(PRODUCT_EPSILON, fork), **briefly)]
@@ -93,31 +101,31 @@ def best_starts(
         return [descend(problem, found[0].plan, ladder(fork, epsilon), state=found[0], **settings)]
     coordinates = [_coordinates(np.asarray(d, np.float64)) for d in (problem.source, problem.target)]
     for rotation in _rotations(*(side.shape[1] for side in coordinates), n_starts - 1, rng):
-        found.append(descend(problem, _match(problem, rotation, *coordinates, tau), [fork], **briefly))
+        found.append(descend(problem, _match(problem, rotation, *coordinates, penalties), [fork], **briefly))
 
     def reflected(ends: list[Alternation], at: float, levels: list[float], settings: dict) -> list[Alternation]:
         """Reflect the best solution in its axes as long as that helps; the best few of all, in order."""
-        ends = sorted(ends, key=lambda state: value(problem, state, at, tau))[:FINALISTS]
+        ends = sorted(ends, key=lambda state: value(problem, state, at, penalties))[:FINALISTS]
         for _ in range(REFLECTIONS):
-            best = value(problem, ends[0], at, tau)
+            best = value(problem, ends[0], at, penalties)
             for rotation in _reflections(ends[0].plan, *coordinates):
-                plan = _match(problem, rotation, *coordinates, tau)
+                plan = _match(problem, rotation, *coordinates, penalties)
                 ends.append(descend(problem, plan, levels, **settings))
-            ends = sorted(ends, key=lambda state: value(problem, state, at, tau))[:FINALISTS]
-            if not value(problem, ends[0], at, tau) < best - SAME_OBJECTIVE * abs(best):
+            ends = sorted(ends, key=lambda state: value(problem, state, at, penalties))[:FINALISTS]
+            if not value(problem, ends[0], at, penalties) < best - SAME_OBJECTIVE * abs(best):
                 break
         return ends
 
     found = reflected(found, fork, [fork], briefly)
     found = [descend(problem, s.plan, ladder(fork, epsilon), state=s, **settings) for s in found]
     ends = reflected(found, epsilon, ladder(START_EPSILON, epsilon), settings)
-    values = [value(problem, state, epsilon, tau) for state in ends]
+    values = [value(problem, state, epsilon, penalties) for state in ends]
     return [end for k, end in enumerate(ends) if k == 0 or values[k] - values[k - 1] > SAME_OBJECTIVE * abs(values[k])]
 
 
-def value(problem: QuadraticProblem, state: Alternation, epsilon: float, tau: tuple[float, float]) -> float:
+def value(problem: QuadraticProblem, state: Alternation, epsilon: float, penalties: Penalties) -> float:
     """Objective of a solution, infinite where it has none."""
-    found = float(objective(problem, state.plan, epsilon, tau))
+    found = float(objective(problem, state.plan, epsilon, penalties))
     return found if np.isfinite(found) else np.inf
 
 
@@ -144,14 +152,19 @@ def _reflections(plan, source: np.ndarray, target: np.ndarray):
         yield left @ np.diag(np.where(np.arange(left.shape[1]) == axis, -1.0, 1.0)) @ right
 
 
-def _match(problem: QuadraticProblem, rotation: np.ndarray, source: np.ndarray, target: np.ndarray, tau):
+def _match(problem: QuadraticProblem, rotation: np.ndarray, source: np.ndarray, target: np.ndarray, penalties):
     """Plan of the linear problem between rotated principal coordinates."""
     used = np.abs(rotation).sum(axis=0) > 0
     cost = (((source @ rotation)[:, None, used] - target[:, used]) ** 2).sum(axis=2)
     # The whole cost is in units of its mean: what the linear part leaves of one is the quadratic part's.
     cost = max(0.0, 1 - float(problem.linear.mean())) * cost / cost.mean() + problem.linear
-    settings = {"epsilon": jnp.float32(START_EPSILON), "tau": tau, "threshold": 1e-2, "max_sweeps": MATCH_SWEEPS}
-    return plan_of(jnp.asarray(cost, jnp.float32), problem.a, problem.b, **settings)[0]
+    settings = {
+        "epsilon": np.float32(START_EPSILON),
+        "penalties": penalties,
+        "threshold": 1e-2,
+        "max_sweeps": MATCH_SWEEPS,
+    }
+    return plan_of(on_device(cost), problem.a, problem.b, **settings)[0]
 
 
 def _coordinates(distances: np.ndarray) -> np.ndarray:

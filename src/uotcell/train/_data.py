@@ -14,9 +14,10 @@ from ott.geometry.costs import CostFn
 from uotcell.methods import Batch, PairSummary
 from uotcell.ot import Coupling, QuadraticCoupling, UnbalancedCoupling
 from uotcell.ot._geometry import PointGeometry
+from uotcell.ot._inputs import on_device
 from uotcell.ot._quadratic_batch import QuadraticReference, quadratic_batch
 from uotcell.ot._sampling import AliasTable, alias_table, draw, draw_columns
-from uotcell.ot._sinkhorn import sinkhorn
+from uotcell.ot._sinkhorn import Penalties, sinkhorn
 
 # Cells per side from which methods take units of cost.
 PRIOR_CELLS = 512
@@ -70,11 +71,12 @@ class HeldOut(NamedTuple):
 
 
 class BatchProblem(NamedTuple):
-    """What every batch is rescaled with when ``rescaling="minibatch"``: the pair's own cost, scale, ε and masses."""
+    """What every batch is rescaled with when ``rescaling="minibatch"``: the pair's cost, scale, ε, λ/ε and masses."""
 
     cost_fn: CostFn
     cost_scale: jax.Array
     epsilon: jax.Array
+    penalties: Penalties
     mass: tuple[jax.Array, jax.Array]
 
     @classmethod
@@ -93,7 +95,8 @@ class BatchProblem(NamedTuple):
                 "Expected a cost that is a function of two cells with rescaling='minibatch', found paths through all "
                 "of them. Use rescaling='global'."
             )
-        return cls(coupling.cost_fn, coupling.scale, coupling.epsilon, (coupling.a.sum(), coupling.b.sum()))
+        penalties, mass = Penalties.of(coupling.tau), (coupling.a.sum(), coupling.b.sum())
+        return cls(coupling.cost_fn, coupling.scale, coupling.epsilon, penalties, mass)
 
 
 class BatchCoupling(NamedTuple):
@@ -163,7 +166,7 @@ def training_data(
         *(pad(points, size) for points, size in zip((x, y), sizes, strict=True)),
         *(alias_table(mass, size=size) for mass, size in zip((a, b), sizes, strict=True)),
         pad(pool, sizes[0]),
-        Frame(*(jnp.asarray(part, jnp.float32) for part in frame)),
+        Frame(*(on_device(part) for part in frame)),
     )
     original = frame._replace(
         shift=frame.shift + coupling.shift, target_shift=frame.target_shift + coupling.target_shift
@@ -175,9 +178,9 @@ def held_out(
     points: Sequence[np.ndarray], weights: Sequence[np.ndarray], data: TrainingData, sizes: tuple[int, int]
 ) -> HeldOut:
     """Put cells of both sides, in the coupling's coordinates, on the device with their weights."""
-    x, y = (pad(side, size) for side, size in zip(points, sizes, strict=True))
-    x, y = data.frame.source(x), data.frame.target(y)
-    return HeldOut(x, y, *(pad(side, size) for side, size in zip(weights, sizes, strict=True)))
+    frame = Frame(*(np.asarray(part) for part in data.frame))
+    (x, y), (a, b) = ([_padded(*side) for side in zip(arrays, sizes, strict=True)] for arrays in (points, weights))
+    return HeldOut(*(on_device(array) for array in (frame.source(x), frame.target(y), a, b)))
 
 
 def draw_global(rng: jax.Array, data: TrainingData, shape: tuple[int, int]) -> Batch:
@@ -200,7 +203,6 @@ def draw_minibatch(
     data: TrainingData,
     shape: tuple[int, int],
     problem: BatchProblem,
-    tau: tuple[float, float],
     samples: str,
 ) -> tuple[Batch, jax.Array]:
     """Draw batches from the prior measures and resample each by a coupling of its own, as published.
@@ -213,7 +215,7 @@ def draw_minibatch(
         rng_x, rng_y, rng_row, rng_column = jax.random.split(key, 4)
         x = data.x[draw(rng_x, data.source_table, (batch_size,))]
         y = data.y[draw(rng_y, data.target_table, (batch_size,))]
-        solution = couple_batch(x, y, problem, tau)
+        solution = couple_batch(x, y, problem)
         rows = jax.random.categorical(rng_row, jnp.log(solution.source_weights), shape=(batch_size,))
         if samples == "pairs":
             columns = draw_columns(rng_column, solution.log_rows(rows))
@@ -225,17 +227,15 @@ def draw_minibatch(
     return Batch(data.frame.source(x), data.frame.target(y)), errors.max()
 
 
-def couple_batch(
-    x: jax.Array, y: jax.Array, problem: BatchProblem | QuadraticReference, tau: tuple[float, float]
-) -> BatchCoupling:
+def couple_batch(x: jax.Array, y: jax.Array, problem: BatchProblem | QuadraticReference) -> BatchCoupling:
     """Solve the coupling of a batch drawn from the prior measures."""
     if isinstance(problem, QuadraticReference):
-        solved = quadratic_batch(x, y, problem, tau, threshold=QUADRATIC_THRESHOLD, max_outer=QUADRATIC_OUTER)
+        solved = quadratic_batch(x, y, problem, threshold=QUADRATIC_THRESHOLD, max_outer=QUADRATIC_OUTER)
         weights = (jnp.exp(logsumexp(solved.log_plan, axis=axis)) for axis in (1, 0))
         return BatchCoupling(*weights, lambda rows: solved.log_plan[rows], jnp.maximum(*solved[1:]))
     a, b = (jnp.full(len(p), mass / len(p)) for p, mass in zip((x, y), problem.mass, strict=True))
     geometry = PointGeometry(x, y, a, b, problem.cost_fn, problem.cost_scale, problem.epsilon)
-    solution = sinkhorn(geometry, tau=tau, threshold=BATCH_THRESHOLD, max_iterations=BATCH_SWEEPS)
+    solution = sinkhorn(geometry, penalties=problem.penalties, threshold=BATCH_THRESHOLD, max_iterations=BATCH_SWEEPS)
     return BatchCoupling(
         solution.source_weights,
         solution.target_weights,
@@ -275,6 +275,11 @@ def bucket(n: int) -> int:
 
 def pad(array: np.ndarray, size: int) -> jax.Array:
     """Put an array on the device with rows of zeros behind it."""
+    padded = _padded(array, size)
+    return on_device(padded, padded.dtype)
+
+
+def _padded(array: np.ndarray, size: int) -> np.ndarray:
     out = np.zeros((size, *array.shape[1:]), np.int32 if array.dtype.kind == "i" else np.float32)
     out[: len(array)] = array
-    return jnp.asarray(out)
+    return out

@@ -140,7 +140,7 @@ def fit_many(
     method, n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, progress
         See :func:`fit`.
     couplings
-        The solved pairs, of one dimension; with ``rescaling="minibatch"`` also of one τ.
+        The solved pairs, of one dimension; with ``rescaling="minibatch"`` also balanced on the same sides.
     rng
         A key or seed per pair, or one from which theirs are derived by their place in the list.
     valid
@@ -197,8 +197,6 @@ def fit_many(
         batch_size=batch_size,
         chunk=min(log_every or max(1, n_iters // 20), n_iters),
         rescaling=rescaling,
-        # Batches of rescaled measures know no τ: leaving it out lets fits of all τ share one program.
-        tau=couplings[0].tau if rescaling == "minibatch" else None,
         ema_decay=(method.default_ema_decay if ema_decay is None else ema_decay) or None,
         ema_shrinks=ema_decay is None,
         source_noise=float(source_noise),
@@ -260,9 +258,12 @@ def _check_pairs(couplings, rescaling: str, rng, valid, names) -> None:
     dims = {(coupling.x.shape[1], coupling.y.shape[1], coupling.same_space) for coupling in couplings}
     if len(dims) > 1:
         raise ValueError(f"Expected couplings of one dimension, found {sorted({dim for dim, *_ in dims})}.")
-    taus = {coupling.tau for coupling in couplings}
-    if rescaling == "minibatch" and len(taus) > 1:
-        raise ValueError(f"Expected couplings of one tau with rescaling='minibatch', found {sorted(taus)}.")
+    balanced = {tuple(side == 1 for side in coupling.tau) for coupling in couplings}
+    if rescaling == "minibatch" and len(balanced) > 1:
+        raise ValueError(
+            "Expected couplings that are balanced on the same sides with rescaling='minibatch', found tau "
+            f"{sorted({coupling.tau for coupling in couplings})}. Fit them one by one."
+        )
     for name, value in (("rng", rng if isinstance(rng, Sequence) else None), ("valid", valid), ("names", names)):
         if value is not None and len(value) != len(couplings):
             raise ValueError(f"Expected one entry of `{name}` per coupling, {len(couplings)}, found {len(value)}.")

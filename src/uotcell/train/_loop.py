@@ -8,16 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from uotcell._errors import ConvergenceError
+from uotcell.ot._inputs import on_device
 from uotcell.ot._quadratic_batch import QuadraticReference
 from uotcell.train._data import BATCH_THRESHOLD, QUADRATIC_THRESHOLD
 from uotcell.train._history import History
 from uotcell.train._pairs import Pair
-from uotcell.train._program import Carry, Settings, averaged, push_pairs, train_chunk, valid_divergence
+from uotcell.train._program import (
+    Carry,
+    Settings,
+    averaged,
+    keep_better,
+    push_pairs,
+    train_chunk,
+    unstack,
+    valid_divergence,
+)
 
 # Accepted violation of the marginals of a plan solved inside a loss, on average over the steps of a record.
 LOSS_MARGINAL_ERROR = 0.05
@@ -46,7 +55,7 @@ def train_group(group: Group, bar: tqdm) -> list[Any]:
     settings, n_pairs, state = group.settings, len(group.names), group.pairs.state
     if group.pairs.valid is not None:
         _record_baselines(group)
-    carry, step = Carry(state, jax.tree.map(jnp.zeros_like, state.params)), jnp.array(0, jnp.int32)
+    carry, step = Carry(state, _zeros_like(state.params)), on_device(0, np.int32)
     best, best_divergence = state.params, np.full(group.n_padded, np.inf)
     waited, running = np.zeros(group.n_padded, int), np.arange(group.n_padded) < n_pairs
     timed_from, done = None, 0
@@ -59,7 +68,7 @@ def train_group(group: Group, bar: tqdm) -> list[Any]:
         divergence = None if group.pairs.valid is None else _validate_map(group, params)
         better = running & (True if divergence is None else divergence < best_divergence)
         kept = better if settings.method.selects_by_validation or group.patience is not None else running
-        best = jax.tree.map(lambda new, old, mask=kept: jnp.where(_along(mask, new), new, old), params, best)
+        best = keep_better(kept, params, best)
         for i in np.flatnonzero(running):
             values = {name: float(value[i]) for name, value in losses.items()}
             group.histories[i].record(done, values, None if divergence is None else float(divergence[i]))
@@ -89,7 +98,7 @@ def train_group(group: Group, bar: tqdm) -> list[Any]:
             f"None of the validation divergences of {_listed(failed)} converged: the map sends held-out cells far from "
             "the target. Lower `learning_rate`, or train on more cells."
         )
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], best) for i in range(n_pairs)]
+    return unstack(best, n_pairs)
 
 
 def _validate_map(group: Group, params: Any) -> np.ndarray:
@@ -101,7 +110,7 @@ def _validate(group: Group, image: jax.Array) -> np.ndarray:
     scale = np.asarray(group.pairs.run.data.frame.target_scale, np.float64)
     epsilon = np.ones(group.n_padded)
     epsilon[: len(group.names)] = [history.valid_epsilon for history in group.histories]
-    epsilon = jnp.asarray(epsilon / scale**2, jnp.float32)
+    epsilon = on_device(epsilon / scale**2)
     values, converged = valid_divergence(image, group.pairs.valid, epsilon, lockstep=group.settings.lockstep)
     return np.where(converged, np.asarray(values, np.float64) * scale**2, np.nan)
 
@@ -115,8 +124,8 @@ def _record_baselines(group: Group) -> None:
             history.baseline[name] = float(divergence)
 
 
-def _along(mask: np.ndarray, leaf: jax.Array) -> np.ndarray:
-    return mask.reshape(-1, *[1] * (leaf.ndim - 1))
+def _zeros_like(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: on_device(np.zeros(leaf.shape), leaf.dtype), params)
 
 
 def _listed(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from uotcell.methods import Method
 from uotcell.ot import Coupling
-from uotcell.ot._inputs import as_key, as_points
+from uotcell.ot._inputs import as_key, as_points, on_device
 from uotcell.train._data import BatchProblem, Frame, HeldOut, bucket, held_out, split_rows, training_data
 from uotcell.train._program import PairRun
 
@@ -81,12 +81,13 @@ def prepare_pairs(
         if cells is not None:
             held = held_out(*cells[i], data, valid_sizes)
             pushed = coupling.push(np.asarray(held.x) * frame.scale + frame.shift, columns=columns)
-            image = jnp.asarray(frame.target(pushed), jnp.float32)
+            image = on_device(frame.target(pushed))
         problem = BatchProblem.of(coupling) if rescaling == "minibatch" else None
         pairs.append(Pair(state, PairRun(keys[i][3], data, problem), held, image))
     return pairs, frames
 
 
+@jax.jit
 def stack(pairs: Sequence[Pair]) -> Pair:
     """Stack all arrays of pairs along a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)

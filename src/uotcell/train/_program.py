@@ -30,7 +30,6 @@ class Settings:
     batch_size: int
     chunk: int
     rescaling: str
-    tau: tuple[float, float] | None
     ema_decay: float | None
     source_noise: float
     lockstep: bool = True
@@ -76,7 +75,7 @@ def _chunk_of_one_pair(settings: Settings, carry: Carry, first: jax.Array, n_ite
     def step(carry: Carry, i: jax.Array) -> tuple[Carry, tuple[dict, jax.Array]]:
         rng_draw, rng_update, rng_noise = jax.random.split(jax.random.fold_in(run.rng, i), 3)
         if settings.rescaling == "minibatch":
-            batch, error = draw_minibatch(rng_draw, run.data, shape, run.problem, settings.tau, method.samples)
+            batch, error = draw_minibatch(rng_draw, run.data, shape, run.problem, method.samples)
         else:
             draw = draw_pairs if method.samples == "pairs" else draw_global
             batch, error = draw(rng_draw, run.data, shape), jnp.zeros(())
@@ -124,7 +123,24 @@ def averaged(settings: Settings, carry: Carry, step: int, n_iters: int) -> Any:
     if settings.ema_decay is None:
         return carry.state.params
     correction = 1 - float(decay_of(settings, n_iters)) ** step
-    return jax.tree.map(lambda mean: mean / correction, carry.average)
+    return _divided(carry.average, correction)
+
+
+@jax.jit
+def _divided(tree: Any, number: float) -> Any:
+    return jax.tree.map(lambda leaf: leaf / number, tree)
+
+
+@jax.jit
+def keep_better(better: jax.Array, new: Any, old: Any) -> Any:
+    """Take the new parameters of those pairs that ``better`` marks, ``(n_pairs,)``."""
+    return jax.tree.map(lambda *leaves: jnp.where(better.reshape(-1, *[1] * (leaves[0].ndim - 1)), *leaves), new, old)
+
+
+@partial(jax.jit, static_argnames=("n_pairs",))
+def unstack(tree: Any, n_pairs: int) -> list[Any]:
+    """Parameters of each of the first pairs."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(n_pairs)]
 
 
 @partial(jax.jit, static_argnames=("method",))
