@@ -8,7 +8,7 @@ from sklearn.datasets import make_swiss_roll
 from sklearn.neighbors import kneighbors_graph
 
 import uotcell as uc
-from uotcell.ot import _solve, _structured
+from uotcell.ot import _structured
 from uotcell.ot._geodesic import GeodesicCost
 
 
@@ -134,19 +134,23 @@ def test_draws_follow_the_plan(monkeypatch):
     rows, columns, size = np.array([1, 4, 5, 11]), np.array([0, 2, 3, 5, 6, 8]), 64
     share = expected[np.ix_(rows, columns)]
     share *= size / share.sum(axis=1, keepdims=True)
-    for tile in (4_000, 3):
-        monkeypatch.setattr(_structured, "default_tile", lambda n, tile=tile: tile)
-        pool = coupling.sample_partners(0, rows, columns, size)
-        assert pool.shape == (4, size)
-        assert pool.dtype == np.int32
-        assert np.abs(np.stack([np.bincount(row, minlength=6) for row in pool]) - share).max() < 1.001
+    pool = coupling.sample_partners(0, rows, columns, size)
+    assert pool.shape == (4, size)
+    assert pool.dtype == np.int32
+    assert np.abs(np.stack([np.bincount(row, minlength=6) for row in pool]) - share).max() < 1.001
+    monkeypatch.setattr(_structured, "default_tile", lambda n, limit: 3)
+    np.testing.assert_array_equal(coupling.sample_partners(0, rows, columns, size), pool)
+    monkeypatch.setattr(_structured, "default_tile", lambda n, limit: 64)
+    draws = coupling.sample_pairs(0, 500)
+    monkeypatch.setattr(_structured, "default_tile", lambda n, limit: 512)
+    np.testing.assert_array_equal(coupling.sample_pairs(0, 500), draws)
 
 
 def test_blocks_change_nothing(monkeypatch):
     x, y, _ = roll(100, 70)
     coupling = uc.ot.solve_unbalanced(x, y, tau=0.9, epsilon=0.1, cost="geodesic")
     whole = coupling.push(x), coupling.pull(y), coupling.source_rescaling(x)
-    monkeypatch.setattr(_structured, "default_tile", lambda n: 17)
+    monkeypatch.setattr(_structured, "default_tile", lambda n, limit: 17)
     for once, again in zip(whole, (coupling.push(x), coupling.pull(y), coupling.source_rescaling(x)), strict=True):
         np.testing.assert_allclose(again, once, rtol=1e-4, atol=1e-5)
 
@@ -178,11 +182,13 @@ def test_what_a_table_cannot_do_is_refused(kwargs, message):
         uc.ot.solve_unbalanced(x, y, cost="geodesic", **kwargs)
 
 
-def test_too_many_cells_are_refused(monkeypatch):
+def test_too_many_cells_are_refused():
     x, y, _ = roll(40, 40)
-    monkeypatch.setattr(_solve, "DENSE_ENTRIES", 1_000)
-    with pytest.raises(ValueError, match=r"at most 1,000 pairs .* found 40 × 40\. Subsample"):
-        uc.ot.solve_unbalanced(x, y, cost="geodesic")
+    message = r"path lengths between 40 and 40 cells.* fit into 20 KB \(`memory_limit`\).* need 51.2 KB\. Subsample"
+    with pytest.raises(MemoryError, match=message):
+        uc.ot.solve_unbalanced(x, y, cost="geodesic", memory_limit="20KB")
+    # What the message asks for is enough.
+    assert uc.ot.solve_unbalanced(x, y, cost="geodesic", memory_limit="51.2KB").memory_limit == 51_200
 
 
 @pytest.mark.parametrize("kwargs", [{"n_neighbors": 0}, {"n_neighbors": 2.5}, {"power": 0}, {"power": float("nan")}])

@@ -334,15 +334,26 @@ def test_bad_arguments(kwargs, message):
         uc.ot.solve_quadratic(x, y, **kwargs)
 
 
-def test_bad_spaces(monkeypatch):
+def test_bad_spaces():
     x, y, *_ = spaces()
     with pytest.raises(ValueError, match="positive mean cost between the cells of `y`"):
         uc.ot.solve_quadratic(x, np.ones((30, 2)))
     with pytest.raises(ValueError, match="finite, found NaN or inf in 1 of 40 rows"):
         uc.ot.solve_quadratic(np.where(np.arange(40)[:, None] == 7, np.nan, x), y)
-    monkeypatch.setattr(_quadratic, "DENSE_ENTRIES", 1_000)
-    with pytest.raises(ValueError, match="Lower `anchors`, or use squared Euclidean"):
-        uc.ot.solve_quadratic(x, y, cost="euclidean")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"memory_limit": "100KB"}, r"costs between 40 anchors a side to fit into 100 KB .* need 204.8 KB\. Lower"),
+        ({"memory_limit": "5KB", "anchors": 6, "cost": "geodesic"}, r"path lengths .* of `x` and 6 anchors"),
+        ({"memory_limit": "5KB", "anchors": 6, "cost": "cosine"}, r"cells to 6 anchors .* use squared Euclidean"),
+    ],
+)
+def test_too_large_problems_are_refused(kwargs, message):
+    x, y, *_ = spaces()
+    with pytest.raises(MemoryError, match=message):
+        uc.ot.solve_quadratic(x, y, **kwargs)
 
 
 def test_failures_are_loud():

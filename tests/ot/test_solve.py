@@ -198,7 +198,7 @@ def test_draws_follow_the_plan():
 @pytest.mark.parametrize("tile", [None, 3])
 def test_pools_of_partners_are_rows_of_the_plan(tile, monkeypatch):
     if tile:
-        monkeypatch.setattr(_coupling, "default_tile", lambda n: tile)
+        monkeypatch.setattr(_coupling, "default_tile", lambda n, limit: tile)
     x, y = clouds(n=12, m=9)
     b = np.r_[np.full(8, 1 / 8), 0.0]
     coupling = uc.ot.solve_unbalanced(x, y, b=b, tau=0.9, epsilon=0.1)

@@ -1,11 +1,14 @@
 """Many pairs as one program: the same maps as one by one, one compilation, loud failures that name the pair."""
 
+import re
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 import uotcell as uc
+from uotcell._memory import parse_memory
 from uotcell.methods import ICNN, MongeGap
 from uotcell.train import _engine, _program
 
@@ -72,9 +75,13 @@ def test_groups_shrink_when_memory_is_short(couplings, monkeypatch):
         return original(group, bar)
 
     monkeypatch.setattr(_engine, "train_group", spy)
-    monkeypatch.setattr(_engine, "memory_bytes", lambda: 1)
     uc.train.fit_many(METHODS[0], couplings, **SMALL)
-    assert sizes == [1, 1, 1]
+    with pytest.raises(MemoryError, match=r"states of a pair to fit into 1 KB .* need .* MB\. Train on fewer") as error:
+        uc.train.fit_many(METHODS[0], couplings, memory_limit="1KB", **SMALL)
+    needed = re.search(r"need ([\d.]+ MB)", str(error.value))[1]
+    fits = uc.train.fit_many(METHODS[0], couplings, memory_limit=needed, **SMALL)
+    assert sizes == [3, 1, 1, 1]
+    assert {fitted.memory_limit for fitted, _ in fits} == {parse_memory(needed)}
 
 
 def test_unseen_cells_choose_the_parameters(couplings):

@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from uotcell._errors import ConvergenceError
+from uotcell._memory import check_memory, memory_bytes, peak_bytes
 from uotcell.methods._base import Method
 from uotcell.methods._rescaling import RescalingNetworks
 from uotcell.methods._storage import load_map, save_map
 from uotcell.methods._straight import NEWTON_TOLERANCE, departures
 from uotcell.ot._inputs import as_key
+
+# Most cells mapped at a time, and most where a Jacobian is taken of each: more are no faster.
+MOST_CELLS, MOST_JACOBIANS = 16_384, 2_048
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,6 +46,9 @@ class TransportMap:
         Whether source and target cells have the same features.
     rescaling
         Learned mass multipliers of cells, or None. See :func:`uotcell.train.fit_rescaling`.
+    memory_limit
+        Bytes that a call may take, which decides how many cells are mapped at a time; None for most of what is then
+        free. It is not saved.
     """
 
     method: Method
@@ -52,6 +59,7 @@ class TransportMap:
     target_scale: float
     same_space: bool = True
     rescaling: RescalingNetworks | None = None
+    memory_limit: int | None = None
 
     def save(self, directory: str | Path) -> None:
         """Write the map into a directory: settings as JSON, arrays as safetensors.
@@ -101,7 +109,7 @@ class TransportMap:
         """Return the map with learned mass multipliers beside it, to be saved together."""
         return replace(self, rescaling=networks)
 
-    def push(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
+    def push(self, x: ArrayLike, *, batch_size: int | None = None) -> np.ndarray:
         """Map source cells to the target; by a method that learns a distribution, to its mean.
 
         Parameters
@@ -109,7 +117,7 @@ class TransportMap:
         x
             Cells, seen in training or not, shape ``(n, dim)``.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -118,7 +126,7 @@ class TransportMap:
         image = self._in_blocks(partial(_apply, self.method, "push", self.params), x, batch_size)
         return self._target(image)
 
-    def pull(self, y: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
+    def pull(self, y: ArrayLike, *, batch_size: int | None = None) -> np.ndarray:
         """Map target cells back to the source.
 
         Parameters
@@ -126,7 +134,7 @@ class TransportMap:
         y
             Cells, shape ``(n, dim)``.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -141,7 +149,7 @@ class TransportMap:
         return (image * self.scale + self.shift).astype(np.float32)
 
     def sample(
-        self, x: ArrayLike, n_samples: int = 1, *, rng: jax.Array | int = 0, batch_size: int = 16_384
+        self, x: ArrayLike, n_samples: int = 1, *, rng: jax.Array | int = 0, batch_size: int | None = None
     ) -> np.ndarray:
         """Draw images of source cells; all the same where the method maps a cell to one image.
 
@@ -154,7 +162,7 @@ class TransportMap:
         rng
             Key or seed. A draw depends on the cell's row and the seed, not on the other cells or on ``batch_size``.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -168,7 +176,7 @@ class TransportMap:
             draws.append(self._target(self._in_blocks(function, x, batch_size, with_rows=True)))
         return np.stack(draws)
 
-    def variance(self, x: ArrayLike, *, batch_size: int = 16_384) -> np.ndarray:
+    def variance(self, x: ArrayLike, *, batch_size: int | None = None) -> np.ndarray:
         """Variance of the images of every source cell, where the method learns a distribution.
 
         Parameters
@@ -176,7 +184,7 @@ class TransportMap:
         x
             Cells, shape ``(n, dim)``.
         batch_size
-            Cells at a time, which bounds memory.
+            Cells at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -191,7 +199,9 @@ class TransportMap:
         variance = self._in_blocks(partial(_apply, self.method, "variance", self.params), x, batch_size)
         return (variance * self.target_scale**2).astype(np.float32)
 
-    def interpolate(self, x: ArrayLike, t: float, *, backward: bool = False, batch_size: int = 16_384) -> np.ndarray:
+    def interpolate(
+        self, x: ArrayLike, t: float, *, backward: bool = False, batch_size: int | None = None
+    ) -> np.ndarray:
         """Positions of source cells on their way to the target: the flow's, or straight ones (McCann's interpolation).
 
         Parameters
@@ -203,7 +213,7 @@ class TransportMap:
         backward
             Take ``x`` for target cells and go back from them to ``t``, where the method has an inverse.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -217,7 +227,7 @@ class TransportMap:
         return self.trajectory(x, [t], backward=backward, batch_size=batch_size)[0]
 
     def trajectory(
-        self, x: ArrayLike, ts: ArrayLike, *, backward: bool = False, batch_size: int = 16_384
+        self, x: ArrayLike, ts: ArrayLike, *, backward: bool = False, batch_size: int | None = None
     ) -> np.ndarray:
         """Positions of cells at several times of their way from source to target.
 
@@ -230,7 +240,7 @@ class TransportMap:
         backward
             Take ``x`` for target cells and go back from them, where the method has an inverse.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -254,7 +264,7 @@ class TransportMap:
             positions[i] = np.asarray(x) if t == start else self._target(self._in_blocks(function, x, batch_size))
         return positions
 
-    def velocity(self, x: ArrayLike, t: float = 0.0, *, batch_size: int = 2_048) -> np.ndarray:
+    def velocity(self, x: ArrayLike, t: float = 0.0, *, batch_size: int | None = None) -> np.ndarray:
         """Velocity of the cell that passes through ``x`` at time ``t``, per unit of the way from source to target.
 
         Of a flow, this is its velocity field. Other methods move cells on straight lines: it is the displacement of the
@@ -267,7 +277,7 @@ class TransportMap:
         t
             Time in [0, 1].
         batch_size
-            Cells at a time, which bounds memory.
+            Cells at a time; by default as many as fit into ``memory_limit``, at most 2,048.
 
         Returns
         -------
@@ -282,10 +292,11 @@ class TransportMap:
         self._require_way("a velocity")
         if hasattr(self.method, "velocity"):
             function = partial(_at_time, self.method, "velocity", self.params, np.float32(t))
-            return (self._in_blocks(function, x, batch_size) * self.scale).astype(np.float32)
+            return (self._in_blocks(function, x, batch_size, most=MOST_JACOBIANS) * self.scale).astype(np.float32)
         departure = np.asarray(x)
         if t > 0:
-            departure = self._in_blocks(partial(departures, self.method, self.params, t), departure, batch_size)
+            function = partial(departures, self.method, self.params, t)
+            departure = self._in_blocks(function, departure, batch_size, most=MOST_JACOBIANS)
             departure = departure * self.scale + self.shift
             error = np.abs(self.interpolate(departure, t) - x).max(initial=0.0) / self.scale
             if not error <= NEWTON_TOLERANCE:
@@ -295,7 +306,7 @@ class TransportMap:
                 )
         return (self.push(departure, batch_size=batch_size) - departure).astype(np.float32)
 
-    def log_density_change(self, x: ArrayLike, t: float = 1.0, *, batch_size: int = 2_048) -> np.ndarray:
+    def log_density_change(self, x: ArrayLike, t: float = 1.0, *, batch_size: int | None = None) -> np.ndarray:
         """How much denser a cell's neighbourhood becomes on its way: ``log p_t(x_t) − log p_0(x)``.
 
         Of a flow, minus the divergence of its velocity along the way; of other maps, minus the logarithm of the
@@ -309,7 +320,7 @@ class TransportMap:
         t
             Time in [0, 1].
         batch_size
-            Cells at a time, which bounds memory.
+            Cells at a time; by default as many as fit into ``memory_limit``, at most 2,048.
 
         Returns
         -------
@@ -323,7 +334,7 @@ class TransportMap:
             function = partial(_at_time, self.method, "log_density_change", self.params, np.float32(t))
         else:
             function = partial(_log_jacobian, self.method, self.params, np.float32(t))
-        return self._in_blocks(function, x, batch_size)
+        return self._in_blocks(function, x, batch_size, most=MOST_JACOBIANS)
 
     def _require_way(self, what: str) -> None:
         if not self.same_space:
@@ -339,8 +350,9 @@ class TransportMap:
         self,
         function: Callable,
         x: ArrayLike,
-        batch_size: int,
+        batch_size: int | None,
         *,
+        most: int = MOST_CELLS,
         side: str = "source",
         with_rows: bool = False,
     ) -> np.ndarray:
@@ -352,8 +364,9 @@ class TransportMap:
         shift, scale = (self.shift, self.scale) if side == "source" else (self.target_shift, self.target_scale)
         if x.ndim != 2 or x.shape[1] != len(shift):
             raise ValueError(f"Expected cells of shape (n, {len(shift)}), as in the fit, found {x.shape}.")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
+        batch_size = self._cells_that_fit(function, x, most, with_rows) if batch_size is None else batch_size
         out = []
         # Of no cells, one block that is cut off: it tells the shape of an answer.
         for start in range(0, max(1, len(x)), batch_size):
@@ -365,6 +378,19 @@ class TransportMap:
             rows = (np.arange(start, start + size),) if with_rows else ()
             out.append(np.asarray(function(padded, *rows))[: len(block)])
         return np.concatenate(out)
+
+    def _cells_that_fit(self, function: Callable, x: np.ndarray, most: int, with_rows: bool) -> int:
+        """Most cells, a power of two, of which ``function`` fits into memory."""
+        allowed = memory_bytes(self.memory_limit)
+        size = min(most, 1 << max(0, len(x) - 1).bit_length())
+        while True:
+            rows = (jax.ShapeDtypeStruct((size,), jnp.int32),) if with_rows else ()
+            needed = peak_bytes(function, jax.ShapeDtypeStruct((size, x.shape[1]), jnp.float32), *rows)
+            if needed <= allowed:
+                return size
+            if size == 1:
+                check_memory(needed, self.memory_limit, "the images of a single cell", "Use a smaller network")
+            size = max(1, size // 2)
 
 
 # Compiled for the method, not for its bound function: equal methods are equal, their bound functions are not.

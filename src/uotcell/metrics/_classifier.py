@@ -100,6 +100,8 @@ def _held_out_auc(features: np.ndarray, masses: np.ndarray, tested: np.ndarray) 
     weights = masses[side, cell] / masses[:, ~tested].sum(axis=1)[side]
     model = LogisticRegression(max_iter=1000).fit(features[cell], side, sample_weight=weights)
     score, (a, b) = features[tested] @ model.coef_[0], masses[:, tested]
-    # Area = P(observed scores above predicted) + ½ P(equal).
-    above = (score[:, None] < score) + 0.5 * (score[:, None] == score)
-    return float(a @ above @ b / (a.sum() * b.sum()))
+    # Area = P(observed scores above predicted) + ½ P(equal): observed mass below and up to every score, by sorting.
+    order = np.argsort(score)
+    cumulated = np.concatenate([[0.0], np.cumsum(b[order])])
+    below, up_to = (cumulated[np.searchsorted(score[order], score, side=side)] for side in ("left", "right"))
+    return float(a @ (cumulated[-1] - (below + up_to) / 2) / (a.sum() * b.sum()))

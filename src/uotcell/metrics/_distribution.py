@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from uotcell._errors import ConvergenceError
-from uotcell.metrics._inputs import as_populations
+from uotcell.metrics._inputs import as_populations, check_pairs
 from uotcell.ot._divergence import sinkhorn_divergence as divergence
 from uotcell.ot._inputs import as_mass, as_points
 
 _compiled_divergence = jax.jit(divergence)
+# Bytes per pair of cells, within and between the sides, that the compiled program takes.
+_PAIR_BYTES = 10
 
 
 def sinkhorn_divergence(
@@ -37,6 +39,8 @@ def sinkhorn_divergence(
 
     Raises
     ------
+    MemoryError
+        If the costs of all pairs of cells do not fit into free memory.
     uotcell.ConvergenceError
         If one of the three problems did not converge.
 
@@ -49,6 +53,8 @@ def sinkhorn_divergence(
     """
     x = as_points(x, "x")
     y = as_points(y, "y", dim=x.shape[1])
+    n_pairs = len(x) ** 2 + len(x) * len(y) + len(y) ** 2
+    check_pairs(_PAIR_BYTES * n_pairs, f"the costs within and between {len(x):,} and {len(y):,} cells")
     shift = x.mean(axis=0)
     points = ((p - shift).astype(np.float32) for p in (x, y))
     masses = (as_mass(m, name, len(p)).astype(np.float32) for m, name, p in ((a, "a", x), (b, "b", y)))

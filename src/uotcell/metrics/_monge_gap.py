@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn, TICost
 from scipy.optimize import linear_sum_assignment
 
+from uotcell.metrics._inputs import check_pairs
 from uotcell.ot._geometry import pairwise_cost, resolve_cost
 from uotcell.ot._inputs import as_points
 
@@ -35,6 +36,8 @@ def monge_gap(x: ArrayLike, image: ArrayLike, *, cost: str | CostFn = "sqeuclide
     ------
     ValueError
         If the shapes differ or values are not finite.
+    MemoryError
+        If the costs between the cells and their images do not fit into free memory.
 
     Examples
     --------
@@ -50,6 +53,8 @@ def monge_gap(x: ArrayLike, image: ArrayLike, *, cost: str | CostFn = "sqeuclide
     if len(x) != len(image) or not len(x):
         raise ValueError(f"Expected one `image` per cell, found {len(image)} for {len(x)} cells.")
     cost_fn = resolve_cost(cost)
+    # float32, float64, and the assignment's copy.
+    check_pairs(20 * len(x) ** 2, f"the costs between {len(x):,} cells and their images")
     # float32 keeps the digits of differences only near the origin; costs such as the cosine need the true one.
     shift = x.mean(axis=0) if isinstance(cost_fn, TICost) else 0.0
     costs = np.asarray(pairwise_cost(cost_fn, *(jnp.asarray(p - shift, jnp.float32) for p in (x, image))), np.float64)

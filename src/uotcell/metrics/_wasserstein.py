@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from uotcell.metrics._inputs import as_populations
+from uotcell.metrics._inputs import as_populations, check_pairs
 from uotcell.ot._inputs import as_key
 
 _GROUND_COSTS = {1: "euclidean", 2: "sqeuclidean"}
@@ -63,6 +63,8 @@ def wasserstein(
     ValueError
         If cells or masses are empty, not finite, or do not fit together, ``order`` is neither 1 nor 2, or
         ``max_points`` is not a positive integer.
+    MemoryError
+        If the costs between the points do not fit into free memory.
 
     References
     ----------
@@ -87,6 +89,8 @@ def wasserstein(
         n_points, start = max_points, generator.uniform()
     else:
         start = 0.5  # as far as can be from the edges between two cells
+    # Costs, and the assignment's copy of them.
+    check_pairs(16 * n_points**2, f"the costs between {n_points:,} points a side")
     points = (side[_resample(mass, n_points, start)] for side, mass in ((x, a), (y, b)))
     costs = cdist(*points, _GROUND_COSTS[order])
     return float(costs[linear_sum_assignment(costs)].mean() ** (1 / order))

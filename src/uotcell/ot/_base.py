@@ -42,6 +42,8 @@ class Coupling(ABC):
         Marginals of the plan, the rescaled measures ã and b̃; their sums are equal.
     converged, n_iters, marginal_error
         How the solve ended. ``marginal_error`` is the violated optimality condition as a share of the mass.
+    memory_limit
+        Bytes that a call of a method may take; None for most of what is then free.
     same_space
         Whether source and target cells have the same features.
     """
@@ -63,6 +65,7 @@ class Coupling(ABC):
     converged: bool
     n_iters: int
     marginal_error: float
+    memory_limit: int | None = None
 
     @property
     def transported_mass(self) -> float:

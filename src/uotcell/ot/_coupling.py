@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
 
+from uotcell._memory import check_memory, memory_bytes
 from uotcell.ot._base import Coupling
-from uotcell.ot._geometry import kernel_average, kernel_partners, log_kernel_sum, pairwise_cost
+from uotcell.ot._geometry import TILE_BYTES, kernel_average, kernel_partners, log_kernel_sum, pairwise_cost
 from uotcell.ot._inputs import as_key, as_points, padded_size
 from uotcell.ot._sampling import draw, draw_columns
 
@@ -19,9 +20,23 @@ from uotcell.ot._sampling import draw, draw_columns
 TILE_ENTRIES = 4_000_000
 
 
-def default_tile(n_columns: int) -> int:
-    """Rows per block for a reduction over ``n_columns`` cells."""
-    return max(1, TILE_ENTRIES // max(1, n_columns))
+def default_tile(n_columns: int, memory_limit: int | None, *, n_rows: int = 0) -> int:
+    """Rows per block for a reduction over ``n_columns`` cells: as many as are fastest, or as fit.
+
+    A solve also takes blocks of columns over ``n_rows`` cells. Where memory is short, the answer is a power of two:
+    what is free differs from run to run, the compiled program should not.
+    """
+    widest = max(1, n_columns, n_rows)
+    fastest, fit = max(1, TILE_ENTRIES // max(1, n_columns)), memory_bytes(memory_limit) // (TILE_BYTES * widest)
+    if fit < 1:
+        check_memory(TILE_BYTES * widest, memory_limit, f"the costs of a cell to {widest:,} others", "Take fewer cells")
+    return fastest if fit >= fastest else 1 << max(0, fit.bit_length() - 1)
+
+
+def check_pools(n_rows: int, size: int, memory_limit: int | None) -> None:
+    """Raise unless pools of partners, on the device and on their way there, fit into memory."""
+    what = f"the pools of {size} partners of {n_rows:,} cells"
+    check_memory(3 * 4 * n_rows * size, memory_limit, what, "Train on fewer cells, or by a method that needs no pairs")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +71,8 @@ class UnbalancedCoupling(Coupling):
         Marginals of the plan, the rescaled measures ã and b̃; their sums are equal.
     converged, n_iters, marginal_error
         How the solve ended. ``marginal_error`` is the violated optimality condition as a share of the mass.
+    memory_limit
+        Bytes that a call of a method may take; None for most of what is then free.
     """
 
     cost_fn: CostFn
@@ -70,25 +87,34 @@ class UnbalancedCoupling(Coupling):
         """Draw pairs, see :meth:`Coupling.sample_pairs`."""
         rng_source, rng_target = jax.random.split(as_key(rng))
         i = draw(rng_source, self._tables[0], (n,))
-        h, tile = jnp.log(self.b) + self.g / self.epsilon, default_tile(len(self.y))
-        columns = []
+        h, tile = jnp.log(self.b) + self.g / self.epsilon, default_tile(len(self.y), self.memory_limit)
+        offsets, columns = jax.random.uniform(rng_target, (n, 1)), []
         for start in range(0, n, tile):
             cost = pairwise_cost(self.cost_fn, self.x[i[start : start + tile]], self.y)
             log_weights = h - cost / (self.scale * self.epsilon)
-            columns.append(draw_columns(jax.random.fold_in(rng_target, start), log_weights))
+            columns.append(draw_columns(offsets[start : start + tile], log_weights))
         return np.asarray(i), np.asarray(jnp.concatenate(columns))
 
     def sample_partners(self, rng: jax.Array | int, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
         """Draw pools of target cells, see :meth:`Coupling.sample_partners`."""
         # Padded rows and columns share compiled programs; columns of weight zero are never drawn.
         n, m = padded_size(len(rows)), padded_size(len(columns))
+        check_pools(n, size, self.memory_limit)
         x, y = np.zeros((n, self.x.shape[1]), np.float32), np.zeros((m, self.y.shape[1]), np.float32)
         x[: len(rows)], y[: len(columns)] = np.asarray(self.x)[rows], np.asarray(self.y)[columns]
         h = np.full(m, -np.inf, np.float32)
         with np.errstate(divide="ignore"):  # a cell of mass zero weighs nothing
             h[: len(columns)] = np.log(np.asarray(self.b)[columns]) + np.asarray(self.g)[columns] / self.epsilon
         pool = kernel_partners(
-            as_key(rng), x, y, h, self.cost_fn, self.scale, self.epsilon, size=size, tile=default_tile(m)
+            as_key(rng),
+            x,
+            y,
+            h,
+            self.cost_fn,
+            self.scale,
+            self.epsilon,
+            size=size,
+            tile=default_tile(m, self.memory_limit),
         )
         return np.asarray(pool)[: len(rows)]
 
@@ -120,7 +146,7 @@ class UnbalancedCoupling(Coupling):
             "cost_fn": self.cost_fn,
             "scale": self.scale,
             "epsilon": self.epsilon,
-            "tile": default_tile(support_size),
+            "tile": default_tile(support_size, self.memory_limit),
         }
 
     def soft_minimum(self, points: ArrayLike, *, source: bool) -> np.ndarray:

@@ -18,6 +18,9 @@ from uotcell.ot._sampling import partners
 
 # A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
 DENSE_ENTRIES = 64_000_000
+# Bytes per entry at the peak of a solve on a matrix that is held, as its compiled program says, and of a tile, which a
+# structured cost computes on the host.
+DENSE_BYTES, TILE_BYTES = 20, 24
 # Products of which large terms cancel: a GPU's shortened float32 would leave nothing of small costs.
 HIGHEST = jax.lax.Precision.HIGHEST
 COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": costs.Cosine}
@@ -101,10 +104,10 @@ def kernel_partners(
     """For every row of ``x``, ``size`` rows of ``y`` drawn in proportion to ``exp(hⱼ − c(x, yⱼ) / (scale · ε))``."""
 
     def draw(block: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x_, key = block
-        return partners(key[0], h - pairwise_cost(cost_fn, x_, y) / (scale * epsilon), size)
+        x_, offsets = block
+        return partners(offsets, h - pairwise_cost(cost_fn, x_, y) / (scale * epsilon), size)
 
-    return map_tiles(draw, (x, jax.random.split(rng, len(x))), tile)
+    return map_tiles(draw, (x, jax.random.uniform(rng, (len(x), 1))), tile)
 
 
 @jax.tree_util.register_pytree_node_class

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn
 
 from uotcell._errors import ConvergenceError
+from uotcell._memory import check_memory, parse_memory
 from uotcell.ot._alternation import (
     INNER_SWEEPS,
     QuadraticProblem,
@@ -18,7 +19,7 @@ from uotcell.ot._alternation import (
 )
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic
-from uotcell.ot._geometry import DENSE_ENTRIES, mean_squared_distance
+from uotcell.ot._geometry import mean_squared_distance
 from uotcell.ot._inputs import as_key, as_mass, as_points, on_device
 from uotcell.ot._quadratic_coupling import QuadraticCost, QuadraticCoupling
 from uotcell.ot._sampling import choose
@@ -32,6 +33,8 @@ from uotcell.ot._starts import best_starts, descend, ladder, value
 COARSE_CELLS = 500
 # Of their solutions, how many are followed on all anchors.
 FOLLOWED = 3
+# Bytes per pair of anchors: costs, plans and their products, of the solution at hand and of those it is compared with.
+ANCHOR_BYTES = 128
 
 
 def solve_quadratic(
@@ -51,6 +54,7 @@ def solve_quadratic(
     n_starts: int = 17,
     max_iterations: int = 500,
     threshold: float = 1e-3,
+    memory_limit: float | str | None = None,
     rng: jax.Array | int = 0,
 ) -> QuadraticCoupling:
     r"""Solve entropic unbalanced Gromov-Wasserstein transport between cells of two spaces.
@@ -96,6 +100,8 @@ def solve_quadratic(
     threshold
         Largest accepted L1 change of the plan of mass one from one linear problem to the next, and largest violation
         of the marginal optimality condition.
+    memory_limit
+        Memory this solve and later each call of the coupling may take, see :func:`uotcell.ot.solve_unbalanced`.
     rng
         Key or seed for choosing anchors and starts.
 
@@ -107,6 +113,8 @@ def solve_quadratic(
     ------
     ValueError
         If an argument is out of range, or shared features are given for one side only.
+    MemoryError
+        If the costs between anchors, or what is kept of all cells, exceed ``memory_limit``.
     uotcell.ConvergenceError
         If the solve is not finite, not converged, or transports no mass.
 
@@ -128,6 +136,7 @@ def solve_quadratic(
     counts = {"max_iterations": max_iterations, "n_starts": n_starts, "anchors": anchors}
     for name, count in counts.items():
         check_count(name, count)
+    memory_limit = parse_memory(memory_limit)
     tau = resolve_tau(tau, marginal_penalty, epsilon)
     check_balance(tau, a, b)
     costs = cost if isinstance(cost, tuple) else (cost, cost)
@@ -142,6 +151,9 @@ def solve_quadratic(
     support = [np.flatnonzero(mass) for mass in masses]
     if anchors is not None:
         support = [choose(key, side, anchors) for key, side in zip(rng_anchors, support, strict=True)]
+    n_anchors = max(len(rows) for rows in support)
+    remedy = "Lower `anchors`"
+    check_memory(ANCHOR_BYTES * n_anchors**2, memory_limit, f"the costs between {n_anchors:,} anchors a side", remedy)
     padded = [
         pad(rows, mass[rows] * (mass.sum() / mass[rows].sum())) for rows, mass in zip(support, masses, strict=True)
     ]
@@ -151,15 +163,14 @@ def solve_quadratic(
         cells, shifts, n_own, orders, split, costs, "xy", strict=True
     ):
         own = (points - shift)[:, :k]
-        space, table = build_space(own, order, mass, cost_, name)
+        space, table = build_space(own, order, mass, cost_, name, memory_limit)
         spaces.append(space)
         tables.append(table)
     rank = min(space.basis().shape[1] for space in spaces)
-    if max(len(x), len(y)) * rank > DENSE_ENTRIES:
-        raise ValueError(
-            f"Expected at most {DENSE_ENTRIES:,} distances between cells and anchors to be kept, found "
-            f"{max(len(x), len(y)):,} × {rank:,}. Lower `anchors`, or use squared Euclidean distances, which need none."
-        )
+    # Numbers of every cell, float32, in blocks and then in one piece.
+    what = f"the distances of {len(x):,} and {len(y):,} cells to {rank:,} anchors"
+    remedy = "Lower `anchors`, or use squared Euclidean distances, which need none"
+    check_memory(8 * (len(x) + len(y)) * rank, memory_limit, what, remedy)
     problem, shared_weight = _problem(cells, masses, n_own, orders, split, tables, weight)
 
     seed = np.random.default_rng(np.ravel(jax.random.key_data(rng_starts)))
@@ -180,11 +191,13 @@ def solve_quadratic(
     linearisation = Linearisation.at(
         state.reference, *spaces, weight=problem.weight, shared_weight=shared_weight, offset=offset
     )
+    cost = QuadraticCost(linearisation, cells, shifts, n_own, memory_limit)
     return structured_coupling(
-        QuadraticCoupling, QuadraticCost(linearisation, cells, shifts, n_own), cells, masses, support, solution,
+        QuadraticCoupling, cost, cells, masses, support, solution,
         shifts=shifts, anchored=any(len(rows) < np.count_nonzero(m) for rows, m in zip(support, masses, strict=True)),
         epsilon=float(epsilon), tau=tau, scale=1.0, fused_weight=weight, n_shared=x.shape[1] - n_own[0],
         objective=minimum, plan_change=float(state.change), n_outer=int(state.n_outer),
+        memory_limit=memory_limit,
     )  # fmt: skip
 
 

@@ -58,10 +58,15 @@ class QuadraticCost:
         What is subtracted from them.
     n_own
         Features of each side that are its own.
+    memory_limit
+        Bytes that blocks of distances may take.
     """
 
-    def __init__(self, linearisation: Linearisation, cells, shifts, n_own: tuple[int, int]) -> None:
+    def __init__(
+        self, linearisation: Linearisation, cells, shifts, n_own: tuple[int, int], memory_limit: int | None = None
+    ) -> None:
         self.linearisation, self.shifts, self.n_own = linearisation, shifts, n_own
+        self.memory_limit = memory_limit
         self._left, self._right = (self._numbers(points, side) for side, points in enumerate(cells))
 
     def rows(self, x: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
@@ -79,6 +84,6 @@ class QuadraticCost:
     def _numbers(self, points: np.ndarray, side: int) -> np.ndarray:
         function = self.linearisation.right if side else self.linearisation.left
         points = (points - self.shifts[side]).astype(np.float32)
-        tile = default_tile(self.linearisation.cross.shape[side])
+        tile = default_tile(self.linearisation.cross.shape[side], self.memory_limit)
         blocks = [function(points[i : i + tile], self.n_own[side]) for i in range(0, len(points), tile)]
         return np.concatenate([np.asarray(block) for block in blocks])

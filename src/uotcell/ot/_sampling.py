@@ -81,7 +81,7 @@ def draw(rng: jax.Array, table: AliasTable, shape: tuple[int, ...]) -> jax.Array
     return jnp.where(keep, row, table.alias[row])
 
 
-def partners(rng: jax.Array, log_weights: jax.Array, size: int) -> jax.Array:
+def partners(offsets: jax.Array, log_weights: jax.Array, size: int) -> jax.Array:
     """Draw ``size`` columns per row with probability ∝ ``exp(log_weights)``, at even steps of the row's mass.
 
     With one random offset per row every column is drawn as often as its share of the row says, to within one draw:
@@ -89,8 +89,8 @@ def partners(rng: jax.Array, log_weights: jax.Array, size: int) -> jax.Array:
 
     Parameters
     ----------
-    rng
-        Key.
+    offsets
+        A uniform draw per row, shape ``(k, 1)``.
     log_weights
         Logarithms of the row's weights, shape ``(k, m)``.
     size
@@ -101,17 +101,21 @@ def partners(rng: jax.Array, log_weights: jax.Array, size: int) -> jax.Array:
     Ascending column numbers, shape ``(k, size)``, int32.
     """
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights, axis=1), axis=1)
-    steps = (jnp.arange(size) + jax.random.uniform(rng, (len(log_weights), 1))) / size
+    steps = (jnp.arange(size) + offsets) / size
     # float32 sums end near, not at, one: scale the steps by what the row really sums to.
     found = jax.vmap(partial(jnp.searchsorted, side="right"))(cumulative, steps * cumulative[:, -1:])
     return jnp.minimum(found, _last_with_mass(cumulative)).astype(jnp.int32)
 
 
-def draw_columns(rng: jax.Array, log_weights: jax.Array) -> jax.Array:
-    """Draw one column per row with probability ∝ ``exp(log_weights)``, by inverting the row's cumulative sum."""
+def draw_columns(offsets: jax.Array, log_weights: jax.Array) -> jax.Array:
+    """Draw one column per row with probability ∝ ``exp(log_weights)``, by inverting the row's cumulative sum.
+
+    ``offsets`` are uniform draws, one per row, shape ``(k, 1)``: made for all rows together, so that the blocks in
+    which rows are taken change no draw.
+    """
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights, axis=1), axis=1)
     # float32 sums end near, not at, one: scale the uniform draw by what the row really sums to.
-    threshold = jax.random.uniform(rng, (len(log_weights), 1)) * cumulative[:, -1:]
+    threshold = offsets * cumulative[:, -1:]
     return jnp.minimum((cumulative <= threshold).sum(axis=1), _last_with_mass(cumulative)[:, 0])
 
 

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn, TICost
 
+from uotcell._memory import check_memory, memory_bytes, parse_memory
 from uotcell.ot._coupling import UnbalancedCoupling, default_tile
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic, GeodesicCost
-from uotcell.ot._geometry import DENSE_ENTRIES, PointGeometry, log_kernel_sum, resolve_cost
+from uotcell.ot._geometry import DENSE_BYTES, DENSE_ENTRIES, PointGeometry, log_kernel_sum, resolve_cost
 from uotcell.ot._inputs import as_key, as_mass, as_points, on_device, padded_size
 from uotcell.ot._sampling import choose
 from uotcell.ot._scale import cost_scale, table_scale
@@ -18,6 +19,8 @@ from uotcell.ot._settings import check_balance, check_count, check_positive, che
 from uotcell.ot._sinkhorn import Penalties, SinkhornSolution, sinkhorn
 from uotcell.ot._structured import StructuredCoupling
 
+# Bytes per path length at the peak of a geodesic solve, which holds and copies the table on host and device.
+PATH_BYTES = 32
 # Cells per side up to which clouds are padded: compiling takes seconds, longer than a solve of this size.
 PADDED_CELLS = 4_096
 
@@ -37,6 +40,7 @@ def solve_unbalanced(
     threshold: float = 1e-3,
     tile: int | None = None,
     anchors: int | None = None,
+    memory_limit: float | str | None = None,
     rng: jax.Array | int = 0,
 ) -> UnbalancedCoupling | StructuredCoupling:
     r"""Solve entropic unbalanced optimal transport between two sets of cells.
@@ -68,10 +72,15 @@ def solve_unbalanced(
     threshold
         Largest accepted violation of the marginal optimality condition, as a share of the transported mass.
     tile
-        Rows of the cost computed at a time. By default the whole matrix is kept up to 64 million entries and tiles
-        of about four million entries are used above.
+        Rows of the cost computed at a time. By default the whole matrix is kept up to 64 million entries, if it fits
+        into memory, and tiles of at most about four million entries are used above.
     anchors
         Solve on this many randomly chosen cells per side and extend the potentials to all of them.
+    memory_limit
+        Memory that this solve, and later each call of the coupling, may take beside the cells and what is held already:
+        bytes, or a string such as ``"6GB"`` or ``"512MiB"``. By default three quarters of what is then free on the
+        device; on a CPU, the least of what the machine, its control groups and a limit of the address space leave. It
+        decides the size of blocks: results change with it by rounding only.
     rng
         Key or seed for choosing anchors and estimating a scale.
 
@@ -82,7 +91,9 @@ def solve_unbalanced(
     Raises
     ------
     ValueError
-        If an argument is out of range, or a geodesic cost finds its graph in parts or its table too large.
+        If an argument is out of range, or a geodesic cost finds its graph in parts.
+    MemoryError
+        If the path lengths of a geodesic cost, or the costs of a single cell, exceed ``memory_limit``.
     uotcell.ConvergenceError
         If the solve is not finite, not converged, or transports no mass.
 
@@ -101,12 +112,14 @@ def solve_unbalanced(
     check_positive("threshold", threshold)
     for name, count in (("max_iterations", max_iterations), ("tile", tile), ("anchors", anchors)):
         check_count(name, count)
+    memory_limit = parse_memory(memory_limit)
     tau = resolve_tau(tau, marginal_penalty, epsilon)
     check_balance(tau, a, b)
     if cost == "geodesic" or isinstance(cost, Geodesic):
         settings = {"epsilon": float(epsilon), "tau": tau, "threshold": threshold, "max_iterations": max_iterations}
         geodesic = Geodesic() if isinstance(cost, str) else cost
-        return _solve_geodesic(x, y, a, b, geodesic, scale_cost=scale_cost, tile=tile, anchors=anchors, **settings)
+        settings |= {"scale_cost": scale_cost, "tile": tile, "anchors": anchors, "memory_limit": memory_limit}
+        return _solve_geodesic(x, y, a, b, geodesic, **settings)
     cost_fn = resolve_cost(cost)
     rng_scale, *rng_anchors = jax.random.split(as_key(rng), 3)
 
@@ -118,8 +131,9 @@ def solve_unbalanced(
     if anchors is not None:
         rows, columns = (choose(key, side, anchors) for key, side in zip(rng_anchors, (rows, columns), strict=True))
     mass_x, mass_y = a[rows] * (a.sum() / a[rows].sum()), b[columns] * (b.sum() / b[columns].sum())
-    if tile is None and len(rows) * len(columns) > DENSE_ENTRIES:
-        tile = default_tile(len(columns))
+    n_entries = len(rows) * len(columns)
+    if tile is None and (n_entries > DENSE_ENTRIES or DENSE_BYTES * n_entries > memory_bytes(memory_limit)):
+        tile = default_tile(len(columns), memory_limit, n_rows=len(rows))
     (points_x, split_x), (points_y, split_y) = pad(x[rows], mass_x), pad(y[columns], mass_y)
     geometry = PointGeometry(points_x, points_y, split_x, split_y, cost_fn, scale, epsilon, tile=tile)
     solution = sinkhorn(geometry, penalties=Penalties.of(tau), threshold=threshold, max_iterations=max_iterations)
@@ -128,12 +142,13 @@ def solve_unbalanced(
 
     mass = float(np.asarray(solution.source_weights, np.float64).sum())
     kernel = {"cost_fn": cost_fn, "scale": scale, "epsilon": epsilon}
+    limited = {"kernel": kernel, "memory_limit": memory_limit}
     f, source_weights = _extend(
-        x, a, rows, mass_x, solution.f, solution.source_weights, tau=tau[0], mass=mass, kernel=kernel,
+        x, a, rows, mass_x, solution.f, solution.source_weights, tau=tau[0], mass=mass, **limited,
         support=y[columns], h=np.log(mass_y, dtype=np.float32) + solution.g / epsilon,
     )  # fmt: skip
     g, target_weights = _extend(
-        y, b, columns, mass_y, solution.g, solution.target_weights, tau=tau[1], mass=mass, kernel=kernel,
+        y, b, columns, mass_y, solution.g, solution.target_weights, tau=tau[1], mass=mass, **limited,
         support=x[rows], h=np.log(mass_x, dtype=np.float32) + solution.f / epsilon,
     )  # fmt: skip
     return UnbalancedCoupling(
@@ -142,11 +157,12 @@ def solve_unbalanced(
         anchors=None if anchors is None else (rows, columns),
         source_weights=source_weights, target_weights=target_weights,
         converged=True, n_iters=int(solution.n_iters), marginal_error=float(solution.marginal_error),
+        memory_limit=memory_limit,
     )  # fmt: skip
 
 
 def _solve_geodesic(
-    x, y, a, b, geodesic: Geodesic, *, epsilon, tau, threshold, max_iterations, scale_cost, tile, anchors
+    x, y, a, b, geodesic: Geodesic, *, epsilon, tau, threshold, max_iterations, scale_cost, tile, anchors, memory_limit
 ) -> StructuredCoupling:
     """Solve on path lengths through the cells of both sides."""
     for name, value in (("tile", tile), ("anchors", anchors)):
@@ -155,11 +171,9 @@ def _solve_geodesic(
                 f"Expected `{name}` to be None with a geodesic cost, which holds all path lengths, found {value}. "
                 "Leave it out, and subsample cells if there are too many."
             )
-    if len(x) * len(y) > DENSE_ENTRIES:
-        raise ValueError(
-            f"Expected at most {DENSE_ENTRIES:,} pairs of cells with a geodesic cost, which holds a path length for "
-            f"each, found {len(x):,} × {len(y):,}. Subsample the cells; others can be pushed all the same."
-        )
+    what = f"the path lengths between {len(x):,} and {len(y):,} cells, which a geodesic cost holds,"
+    remedy = "Subsample the cells; others can be pushed all the same"
+    check_memory(PATH_BYTES * len(x) * len(y), memory_limit, what, remedy)
     x, y = x.astype(np.float64), y.astype(np.float64)
     cost = GeodesicCost(x, y, geodesic)
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
@@ -172,8 +186,9 @@ def _solve_geodesic(
     solution = without_padding(solution, len(rows), len(columns))
     check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
     return structured_coupling(
-        StructuredCoupling, cost, (x, y), (a, b), (rows, columns), solution, epsilon=epsilon, tau=tau, scale=scale
-    )
+        StructuredCoupling, cost, (x, y), (a, b), (rows, columns), solution, epsilon=epsilon, tau=tau, scale=scale,
+        memory_limit=memory_limit,
+    )  # fmt: skip
 
 
 def pad(points: np.ndarray, mass: np.ndarray) -> tuple[jax.Array, jax.Array]:
@@ -204,14 +219,15 @@ def without_padding(solution: SinkhornSolution, n: int, m: int) -> SinkhornSolut
     )
 
 
-def _extend(points, prior, rows, mass_rows, potential, weights, *, tau, mass, kernel, support, h):
+def _extend(points, prior, rows, mass_rows, potential, weights, *, tau, mass, kernel, memory_limit, support, h):
     """Potentials and weights of all cells of a side from those the problem was solved on."""
     rest = np.setdiff1d(np.arange(len(points)), rows)
     all_potentials, all_weights = np.zeros(len(points), np.float32), np.zeros(len(points))
     all_potentials[rows] = potential
     all_weights[rows] = np.asarray(weights) * (prior[rows] / mass_rows)
     if len(rest):
-        total = log_kernel_sum(points[rest], support, h, **kernel, tile=default_tile(len(support)))
+        tile = default_tile(len(support), memory_limit)
+        total = log_kernel_sum(points[rest], support, h, **kernel, tile=tile)
         all_potentials[rest] = -tau * kernel["epsilon"] * np.asarray(total)
         all_weights[rest] = prior[rest] * np.exp(-all_potentials[rest] * (1.0 - tau) / (tau * kernel["epsilon"]))
         # The extension is exact for the anchors' plan; over all cells its mass carries sampling error.

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from ott.geometry.costs import CostFn, SqEuclidean
 
+from uotcell._memory import check_memory
 from uotcell.ot._geodesic import Geodesic, Paths, neighbor_graph, path_lengths
-from uotcell.ot._geometry import DENSE_ENTRIES, HIGHEST, pairwise_cost, resolve_cost
+from uotcell.ot._geometry import HIGHEST, pairwise_cost, resolve_cost
 from uotcell.ot._inputs import on_device
 
 
@@ -64,7 +65,12 @@ Space = PointSpace | PathSpace
 
 
 def build_space(
-    points: np.ndarray, anchors: np.ndarray, mass: np.ndarray, cost: str | CostFn | Geodesic, name: str
+    points: np.ndarray,
+    anchors: np.ndarray,
+    mass: np.ndarray,
+    cost: str | CostFn | Geodesic,
+    name: str,
+    memory_limit: int | None = None,
 ) -> tuple[Space, np.ndarray]:
     """Build a space from its cells.
 
@@ -80,6 +86,8 @@ def build_space(
         Cost between two cells of the space.
     name
         What the space is called in errors.
+    memory_limit
+        Bytes that path lengths may take.
 
     Returns
     -------
@@ -87,11 +95,9 @@ def build_space(
     """
     if cost == "geodesic" or isinstance(cost, Geodesic):
         geodesic = Geodesic() if isinstance(cost, str) else cost
-        if len(points) * len(anchors) > DENSE_ENTRIES:
-            raise ValueError(
-                f"Expected at most {DENSE_ENTRIES:,} path lengths between cells and anchors of `{name}`, found "
-                f"{len(points):,} × {len(anchors):,}. Lower `anchors`."
-            )
+        # float32, with a copy where costs of cells are taken.
+        what = f"the path lengths between {len(points):,} cells of `{name}` and {len(anchors):,} anchors"
+        check_memory(8 * len(points) * len(anchors), memory_limit, what, "Lower `anchors`")
         graph = neighbor_graph(points, geodesic.n_neighbors)
         paths = Paths(points, path_lengths(graph, anchors, np.arange(len(points))).T, geodesic)
         space = PathSpace(paths, 1.0)

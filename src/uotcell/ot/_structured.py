@@ -13,7 +13,7 @@ from jax.scipy.special import logsumexp
 from numpy.typing import ArrayLike
 
 from uotcell.ot._base import Coupling
-from uotcell.ot._coupling import default_tile
+from uotcell.ot._coupling import check_pools, default_tile
 from uotcell.ot._inputs import as_key, as_points, padded_size
 from uotcell.ot._sampling import draw, draw_columns, partners
 
@@ -65,6 +65,8 @@ class StructuredCoupling(Coupling):
         Marginals of the plan, the rescaled measures ã and b̃; their sums are equal.
     converged, n_iters, marginal_error
         How the solve ended. ``marginal_error`` is the violated optimality condition as a share of the mass.
+    memory_limit
+        Bytes that a call of a method may take; None for most of what is then free.
     """
 
     cost: CrossCost
@@ -82,6 +84,7 @@ class StructuredCoupling(Coupling):
     def sample_partners(self, rng: jax.Array | int, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
         """Draw pools of target cells, see :meth:`Coupling.sample_partners`."""
         rows, columns = np.asarray(rows), np.asarray(columns)
+        check_pools(len(rows), size, self.memory_limit)
         h = _log_weights(np.asarray(self.b)[columns], np.asarray(self.g)[columns], self.epsilon)
         return self._reduce(self.cost.seen_rows, rows, columns, h, partial(_partners, size=size), rng=as_key(rng))
 
@@ -117,14 +120,15 @@ class StructuredCoupling(Coupling):
         width = padded_size(len(h))
         weights = np.full(width, -np.inf, np.float32)  # padding weighs nothing
         weights[: len(h)] = h
-        height = min(default_tile(width), padded_size(len(queries)))
-        key = jax.random.key(0) if rng is None else rng
+        height = min(default_tile(width, self.memory_limit), padded_size(len(queries)))
+        offsets = np.zeros((len(queries), 1)) if rng is None else jax.random.uniform(rng, (len(queries), 1))
         out = []
         for start in range(0, len(queries), height):
             block = queries[start : start + height]
-            padded = np.zeros((height, width), np.float32)
+            padded, padded_offsets = np.zeros((height, width), np.float32), np.zeros((height, 1), np.float32)
             padded[: len(block), : len(h)] = costs(block, support)
-            reduced = reduction(jax.random.fold_in(key, start), padded, weights, 1 / (self.scale * self.epsilon))
+            padded_offsets[: len(block)] = offsets[start : start + height]
+            reduced = reduction(padded_offsets, padded, weights, 1 / (self.scale * self.epsilon))
             out.append(np.asarray(reduced)[: len(block)])
         return np.concatenate(out)
 
@@ -134,22 +138,22 @@ def _log_weights(mass: np.ndarray, potential: np.ndarray, epsilon: float) -> np.
         return np.log(mass) + potential / epsilon
 
 
-# One signature for all, so that one loop serves them; the first two need no key.
+# One signature for all, so that one loop serves them; the first two draw nothing.
 @jax.jit
-def _log_sum(rng, cost, h, factor):
+def _log_sum(offsets, cost, h, factor):
     return logsumexp(h - cost * factor, axis=1)
 
 
 @jax.jit
-def _mean(rng, cost, h, factor, values):
+def _mean(offsets, cost, h, factor, values):
     return jax.nn.softmax(h - cost * factor, axis=1) @ values
 
 
 @jax.jit
-def _draw_columns(rng, cost, h, factor):
-    return draw_columns(rng, h - cost * factor)
+def _draw_columns(offsets, cost, h, factor):
+    return draw_columns(offsets, h - cost * factor)
 
 
 @partial(jax.jit, static_argnames=("size",))
-def _partners(rng, cost, h, factor, *, size):
-    return partners(rng, h - cost * factor, size)
+def _partners(offsets, cost, h, factor, *, size):
+    return partners(offsets, h - cost * factor, size)

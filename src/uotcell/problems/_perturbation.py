@@ -137,6 +137,7 @@ class PerturbationProblem(Problem):
         cost: str | CostFn = "sqeuclidean",
         scale_cost: str | float = "mean",
         anchors: int | None = None,
+        memory_limit: float | str | None = None,
         n_iters: int | None = None,
         batch_size: int = 256,
         rescaling: str = "global",
@@ -157,6 +158,8 @@ class PerturbationProblem(Problem):
         tau, marginal_penalty, epsilon, cost, scale_cost, anchors
             The couplings, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given. ``cost``
             decides the weights; the cost of the map is an option of the method.
+        memory_limit
+            Memory that the solve, training and later predictions may take, see :func:`uotcell.ot.solve_unbalanced`.
         n_iters, batch_size, rescaling, patience, ema_decay, source_noise, group_size, progress
             The training, see :func:`uotcell.train.fit_many`; ``n_iters`` defaults to what suits the method. Validation
             uses the cells that ``prepare`` held out for it.
@@ -170,6 +173,8 @@ class PerturbationProblem(Problem):
 
         Raises
         ------
+        MemoryError
+            If a part of the problem exceeds ``memory_limit``.
         uotcell.ConvergenceError
             If a coupling or a training run fails; ``adata`` is then untouched.
         """
@@ -179,7 +184,7 @@ class PerturbationProblem(Problem):
         n_iters = method.default_n_iters if n_iters is None else n_iters
         coupled = {
             "epsilon": epsilon, "tau": tau, "marginal_penalty": marginal_penalty, "cost": cost,
-            "scale_cost": scale_cost, "anchors": anchors,
+            "scale_cost": scale_cost, "anchors": anchors, "memory_limit": memory_limit,
         }  # fmt: skip
         trained = {
             "n_iters": n_iters, "batch_size": batch_size, "rescaling": rescaling, "patience": patience,
@@ -217,7 +222,7 @@ class PerturbationProblem(Problem):
         known = self.conditions if self.params["groupby"] is None else self.pairs
         raise KeyError(f"Expected one of {listed(known)}, found {key!r}.")
 
-    def push(self, x: ArrayLike | AnnData, condition, group=None, *, batch_size: int = 16_384) -> np.ndarray:
+    def push(self, x: ArrayLike | AnnData, condition, group=None, *, batch_size: int | None = None) -> np.ndarray:
         """Map control cells, seen in the fit or not, to a condition.
 
         Parameters
@@ -227,7 +232,7 @@ class PerturbationProblem(Problem):
         condition, group
             Labels of a fitted pair; the group may be left out where there is only one.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -235,7 +240,7 @@ class PerturbationProblem(Problem):
         """
         return self._pair(condition, group).transport_map.push(self._points(x), batch_size=batch_size)
 
-    def pull(self, y: ArrayLike | AnnData, condition, group=None, *, batch_size: int = 16_384) -> np.ndarray:
+    def pull(self, y: ArrayLike | AnnData, condition, group=None, *, batch_size: int | None = None) -> np.ndarray:
         """Map treated cells, seen in the fit or not, back to the control, where the method learns an inverse.
 
         Parameters
@@ -245,7 +250,7 @@ class PerturbationProblem(Problem):
         condition, group
             Labels of a fitted pair; the group may be left out where there is only one.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -261,7 +266,7 @@ class PerturbationProblem(Problem):
         group=None,
         decode: str | Callable[[np.ndarray], np.ndarray] | None = None,
         clip: bool = False,
-        batch_size: int = 16_384,
+        batch_size: int | None = None,
     ) -> AnnData:
         """Predict how untreated cells, seen in the fit or not, look under a perturbation.
 
@@ -281,7 +286,7 @@ class PerturbationProblem(Problem):
         clip
             Set negative predicted features to zero. For counts and log-normalised data, not for scaled data.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -345,7 +350,7 @@ class PerturbationProblem(Problem):
             target_weight[pair.target_rows] = multipliers(pair.coupling.target_weights)
         codes = self._matched.split_codes(self.adata.n_obs)
         uns = record(list(self.fitted.values()), self.params, list(push))
-        for slot in slots_written(self.adata.uns.get(key_added)) - set(push):
+        for slot in slots_written(self.adata.uns.get(key_added), key_added) - set(push):
             self.adata.obsm.pop(slot, None)
         for slot, images in push.items():
             self.adata.obsm[slot] = images

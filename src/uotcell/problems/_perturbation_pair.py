@@ -71,10 +71,11 @@ def record(pairs: Sequence[PerturbationPair], params: dict, slots: Sequence[str]
     }
 
 
-def slots_written(found: object) -> set[str]:
-    """Return the slots of images that an earlier record lists."""
+def slots_written(found: object, key_added: str) -> set[str]:
+    """Return the slots of images that an earlier record lists; what else it may name is not ours to remove."""
     names = found.get("pairs", {}) if isinstance(found, Mapping) else {}
-    return set(np.atleast_1d(names.get("slots", ())).tolist()) if isinstance(names, Mapping) else set()
+    slots = np.ravel(names.get("slots", ())).tolist() if isinstance(names, Mapping) else ()
+    return {slot for slot in slots if isinstance(slot, str) and slot.startswith(f"{key_added}_push_")}
 
 
 def multipliers(weights: jax.Array) -> np.ndarray:

@@ -152,6 +152,7 @@ class TemporalProblem(Problem):
         cost: str | CostFn = "sqeuclidean",
         scale_cost: str | float = "mean",
         anchors: int | None = None,
+        memory_limit: float | str | None = None,
         n_iters: int | None = None,
         batch_size: int = 256,
         rescaling: str = "global",
@@ -174,6 +175,8 @@ class TemporalProblem(Problem):
             The coupling, see :func:`uotcell.ot.solve_unbalanced`; τ is 0.95 unless a penalty is given. ``cost`` decides
             the weights; the map between the rescaled measures is that of the method, for ``"icnn"`` always the one of
             the squared Euclidean cost.
+        memory_limit
+            Memory that the solve, training and later predictions may take, see :func:`uotcell.ot.solve_unbalanced`.
         n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, progress
             The training, see :func:`uotcell.train.fit`; ``n_iters`` defaults to what suits the method.
         learn_rescaling
@@ -188,6 +191,8 @@ class TemporalProblem(Problem):
 
         Raises
         ------
+        MemoryError
+            If a part of the problem exceeds ``memory_limit``.
         uotcell.ConvergenceError
             If a coupling or a training run fails; ``adata`` is then untouched.
         """
@@ -197,7 +202,7 @@ class TemporalProblem(Problem):
         n_iters = method.default_n_iters if n_iters is None else n_iters
         coupled = {
             "epsilon": epsilon, "tau": tau, "marginal_penalty": marginal_penalty, "cost": cost,
-            "scale_cost": scale_cost, "anchors": anchors,
+            "scale_cost": scale_cost, "anchors": anchors, "memory_limit": memory_limit,
         }  # fmt: skip
         trained = {
             "n_iters": n_iters, "batch_size": batch_size, "rescaling": rescaling, "valid_fraction": valid_fraction,
@@ -240,7 +245,7 @@ class TemporalProblem(Problem):
             raise KeyError(f"Expected one of the pairs {list(self.fitted)}, found {pair!r}.")
         return self.fitted[pair]
 
-    def push(self, x: ArrayLike | AnnData, source, target, *, batch_size: int = 16_384) -> np.ndarray:
+    def push(self, x: ArrayLike | AnnData, source, target, *, batch_size: int | None = None) -> np.ndarray:
         """Map cells, seen in the fit or not, from the source to the target time.
 
         Parameters
@@ -250,7 +255,7 @@ class TemporalProblem(Problem):
         source, target
             Labels of a fitted pair.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -258,7 +263,7 @@ class TemporalProblem(Problem):
         """
         return self[source, target].transport_map.push(self._points(x), batch_size=batch_size)
 
-    def pull(self, y: ArrayLike | AnnData, source, target, *, batch_size: int = 16_384) -> np.ndarray:
+    def pull(self, y: ArrayLike | AnnData, source, target, *, batch_size: int | None = None) -> np.ndarray:
         """Map cells, seen in the fit or not, from the target time back to the source.
 
         Parameters
@@ -268,7 +273,7 @@ class TemporalProblem(Problem):
         source, target
             Labels of a fitted pair.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------

@@ -155,6 +155,7 @@ class TranslationProblem(Problem):
         epsilon: float = 0.01,
         cost: str | CostFn | Geodesic | tuple = "sqeuclidean",
         anchors: int | None = 1_000,
+        memory_limit: float | str | None = None,
         n_iters: int | None = None,
         batch_size: int = 256,
         rescaling: str = "global",
@@ -177,6 +178,8 @@ class TranslationProblem(Problem):
         tau, marginal_penalty, epsilon, cost, anchors
             The coupling, see :func:`uotcell.ot.solve_quadratic`; τ is 0.95 unless a penalty is given. ``cost`` is the
             distance within a side, ``"geodesic"`` along the data; a tuple of two for one per side.
+        memory_limit
+            Memory that the solve, training and later predictions may take, see :func:`uotcell.ot.solve_unbalanced`.
         n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, progress
             The training, see :func:`uotcell.train.fit`; ``n_iters`` defaults to what suits the method.
         learn_rescaling
@@ -192,6 +195,8 @@ class TranslationProblem(Problem):
         ------
         ValueError
             If an argument is out of range, or the method does not map between spaces.
+        MemoryError
+            If a part of the problem exceeds ``memory_limit``.
         uotcell.ConvergenceError
             If the coupling or the training fails; nothing is then written.
         """
@@ -202,7 +207,7 @@ class TranslationProblem(Problem):
         n_iters = method.default_n_iters if n_iters is None else n_iters
         coupled = {
             "fused_weight": fused_weight, "epsilon": epsilon, "tau": tau, "marginal_penalty": marginal_penalty,
-            "cost": cost, "anchors": anchors,
+            "cost": cost, "anchors": anchors, "memory_limit": memory_limit,
         }  # fmt: skip
         trained = {
             "n_iters": n_iters, "batch_size": batch_size, "rescaling": rescaling, "valid_fraction": valid_fraction,
@@ -233,7 +238,7 @@ class TranslationProblem(Problem):
         self._require("fitted", "solve")
         return self.fitted[SIDES]
 
-    def push(self, x: ArrayLike | AnnData, *, batch_size: int = 16_384) -> np.ndarray:
+    def push(self, x: ArrayLike | AnnData, *, batch_size: int | None = None) -> np.ndarray:
         """Map source cells, seen in the fit or not, to the features of the target.
 
         Parameters
@@ -242,7 +247,7 @@ class TranslationProblem(Problem):
             Cells as an AnnData with the representations of the fit, or as an array ``(n, n_dims)``, with the shared
             features behind the others.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------
@@ -252,7 +257,7 @@ class TranslationProblem(Problem):
         return image[:, : self.dims[1]]
 
     def sample(
-        self, x: ArrayLike | AnnData, n_samples: int = 1, *, rng: jax.Array | int = 0, batch_size: int = 16_384
+        self, x: ArrayLike | AnnData, n_samples: int = 1, *, rng: jax.Array | int = 0, batch_size: int | None = None
     ) -> np.ndarray:
         """Draw images of source cells.
 
@@ -265,7 +270,7 @@ class TranslationProblem(Problem):
         rng
             Key or seed.
         batch_size
-            Cells mapped at a time, which bounds memory.
+            Cells mapped at a time; by default as many as fit into ``memory_limit``, at most 16,384.
 
         Returns
         -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import jax
@@ -58,13 +59,17 @@ def written_fit(adata: AnnData, key: str) -> Mapping:
     ------
     KeyError
         If it, or another slot of the fit, does not exist.
+    ValueError
+        If a slot holds something else than a fit writes: the file may be anyone's.
     """
     uns = adata.uns.get(key)
-    if not (isinstance(uns, Mapping) and "time_difference" in uns.get("pairs", ())):
+    pairs = uns.get("pairs") if isinstance(uns, Mapping) else None
+    if not (isinstance(pairs, Mapping) and "time_difference" in pairs):
         raise KeyError(
             f"Expected `key` to be the `key_added` of a time course fitted to `adata`, found {key!r}; `adata.uns` has "
             f"{sorted(adata.uns)}. Run `uc.tl.fit_trajectory(adata, ...)` first."
         )
+    _check_record(uns, key)
     for name, slot in (
         (f"{key}_push", "obsm"),
         (f"{key}_velocity", "obsm"),
@@ -76,6 +81,14 @@ def written_fit(adata: AnnData, key: str) -> Mapping:
                 f"Expected `adata.{slot}` to hold {name!r} of the fit {key!r}, found {sorted(getattr(adata, slot))}. "
                 "Put it back, or fit again."
             )
+    for name in ("push", "velocity"):
+        array = adata.obsm[f"{key}_{name}"]
+        _require(
+            isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f",
+            f"adata.obsm['{key}_{name}']", "floating-point numbers of shape (n_cells, n_dims)", array,
+        )  # fmt: skip
+    weight = adata.obs[f"{key}_source_weight"]
+    _require(weight.dtype.kind in "fiu", f"adata.obs['{key}_source_weight']", "numbers", weight.dtype)
     return uns
 
 
@@ -150,34 +163,74 @@ def solve_again(adata: AnnData, key: str, pair: WrittenPair) -> Coupling:
     """
     uns = written_fit(adata, key)
     params = uns["params"]
-    growth_key, anchors, scale = (params.get(name) for name in ("growth_key", "anchors", "scale_cost"))
-    seed = np.asarray(params["rng"])
-    rng = as_key(int(seed)) if seed.ndim == 0 else jax.random.wrap_key_data(seed.astype(np.uint32))
+    cost = _named_cost(params.get("cost"))
+    label, recorded_names = f"{pair.source}_{pair.target}".replace("/", "-"), ("cost_scale", "transported_mass")
+    try:
+        growth_key, anchors, scale = (params.get(name) for name in ("growth_key", "anchors", "scale_cost"))
+        seed = np.asarray(params["rng"])
+        rng = as_key(int(seed)) if seed.ndim == 0 else jax.random.wrap_key_data(seed.astype(np.uint32))
+        settings = {
+            "epsilon": float(params["epsilon"]),
+            "tau": _both_sides(params.get("tau")),
+            "marginal_penalty": _both_sides(params.get("marginal_penalty")),
+            "scale_cost": scale if isinstance(scale, str) else float(scale),
+            "anchors": None if anchors is None else int(anchors),
+        }
+        recorded = np.array([uns["metrics"][label][name] for name in recorded_names], float)
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
+        raise ValueError(
+            f"Expected the settings and metrics of a coupling under `adata.uns[{key!r}]`, found others ({error!r}). "
+            "Fit again."
+        ) from error
+    if growth_key is not None and growth_key not in adata.obs:
+        raise KeyError(f"Expected `growth_key` of the fit to be a column of `adata.obs`, found {growth_key!r}.")
     # The key of the coupling, as TemporalProblem.solve derives it.
     rng_coupling, _ = jax.random.split(jax.random.fold_in(rng, pair.index))
     coupling = solve_unbalanced(
         pair.x,
         pair.y,
         a=None if growth_key is None else prior_masses(adata, growth_key, [pair.source_rows])[0],
-        epsilon=float(params["epsilon"]),
-        tau=_both_sides(params.get("tau")),
-        marginal_penalty=_both_sides(params.get("marginal_penalty")),
-        cost=_named_cost(params["cost"]),
-        scale_cost=scale if isinstance(scale, str) else float(scale),
-        anchors=None if anchors is None else int(anchors),
+        cost=cost,
         rng=rng_coupling,
+        **settings,
     )
-    metrics = uns["metrics"][f"{pair.source}_{pair.target}".replace("/", "-")]
-    found, recorded = (
-        np.array([coupling.scale, coupling.transported_mass]),
-        np.array([metrics["cost_scale"], metrics["transported_mass"]], float),
-    )
+    found = np.array([coupling.scale, coupling.transported_mass])
     if not np.allclose(found, recorded, rtol=SAME_FIT):
         raise ValueError(
             f"Expected the cells of the fit, found a coupling with cost scale and transported mass {found.round(4)} "
             f"where {recorded.round(4)} were recorded. Use the AnnData of the fit, or fit again."
         )
     return coupling
+
+
+def _check_record(uns: Mapping, key: str) -> None:
+    """Raise unless the parts of a record that others rely on are what a fit writes."""
+    params, pairs, where = uns.get("params"), uns["pairs"], f"adata.uns[{key!r}]"
+    _require(isinstance(params, Mapping), f"{where}['params']", "a dict", params)
+    for name in ("time_key", "use_rep"):
+        _require(isinstance(params.get(name), str), f"{where}['params'][{name!r}]", "a string", params.get(name))
+    layer = params.get("layer")
+    _require(layer is None or isinstance(layer, str), f"{where}['params']['layer']", "a string", layer)
+    difference = pairs["time_difference"]
+    _require(
+        isinstance(difference, np.ndarray) and difference.ndim == 1 and difference.dtype.kind in "fiu"
+        and len(difference) and np.isfinite(difference).all(),
+        f"{where}['pairs']['time_difference']", "a number for every pair", difference,
+    )  # fmt: skip
+    for name in ("source", "target"):
+        labels = pairs.get(name)
+        _require(
+            isinstance(labels, np.ndarray) and labels.shape == difference.shape
+            and all(isinstance(label, str) for label in labels),
+            f"{where}['pairs'][{name!r}]", f"{len(difference)} strings", labels,
+        )  # fmt: skip
+
+
+def _require(good: bool, where: str, what: str, found: object) -> None:
+    if not good:
+        raise ValueError(
+            f"Expected `{where}` to hold {what}, found {found!r:.200}. It is no fit of uotcell; fit again."
+        )
 
 
 def _find_pair(pair: tuple, pairs: list[tuple[str, str]], nearest: dict[str, int], labels: set) -> int:
@@ -202,8 +255,9 @@ def _both_sides(setting) -> tuple[float, float] | None:
 
 def _named_cost(cost) -> str | CostFn | Geodesic:
     if isinstance(cost, Mapping):
-        return Geodesic(n_neighbors=int(cost["n_neighbors"]), power=float(cost["power"]))
-    if cost in COSTS or cost == "geodesic":
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # refused below
+            return Geodesic(n_neighbors=int(cost["n_neighbors"]), power=float(cost["power"]))
+    if isinstance(cost, str) and (cost in COSTS or cost == "geodesic"):
         return cost
     raise ValueError(
         f"Expected a cost that is recorded by its name, {sorted(COSTS)} or 'geodesic', found {cost!r}, whose settings "

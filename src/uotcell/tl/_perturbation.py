@@ -34,6 +34,7 @@ def fit_perturbation(
     cost: str | CostFn = "sqeuclidean",
     scale_cost: str | float = "mean",
     anchors: int | None = None,
+    memory_limit: float | str | None = None,
     n_iters: int | None = None,
     batch_size: int = 256,
     rescaling: str = "global",
@@ -63,6 +64,9 @@ def fit_perturbation(
         Cells, pairs and splits, see :meth:`uotcell.problems.PerturbationProblem.prepare`.
     method, tau, marginal_penalty, epsilon, cost, scale_cost, anchors
         Estimator and couplings, see :meth:`uotcell.problems.PerturbationProblem.solve`; τ is 0.95 by default.
+    memory_limit
+        Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
+        what is free. See :func:`uotcell.ot.solve_unbalanced`.
     n_iters, batch_size, rescaling, patience, ema_decay, source_noise, group_size, progress
         Training, see :meth:`uotcell.problems.PerturbationProblem.solve`.
     rng
@@ -83,7 +87,7 @@ def fit_perturbation(
 
     Raises
     ------
-    KeyError, ValueError, uotcell.ConvergenceError
+    KeyError, ValueError, MemoryError, uotcell.ConvergenceError
         As in ``prepare`` and ``solve``; ``adata`` is then untouched.
 
     Examples
@@ -105,7 +109,8 @@ def fit_perturbation(
     store = check_store(store, problem.conditions)
     problem.solve(
         method, tau=tau, marginal_penalty=marginal_penalty, epsilon=epsilon, cost=cost, scale_cost=scale_cost,
-        anchors=anchors, n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, patience=patience,
+        anchors=anchors, memory_limit=memory_limit,
+        n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, patience=patience,
         ema_decay=ema_decay, source_noise=source_noise, group_size=group_size, rng=rng, progress=progress,
     )  # fmt: skip
     problem.write(key_added, store)

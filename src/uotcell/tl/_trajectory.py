@@ -29,6 +29,7 @@ def fit_trajectory(
     cost: str | CostFn = "sqeuclidean",
     scale_cost: str | float = "mean",
     anchors: int | None = None,
+    memory_limit: float | str | None = None,
     n_iters: int | None = None,
     batch_size: int = 256,
     rescaling: str = "global",
@@ -56,6 +57,9 @@ def fit_trajectory(
         Cells and pairs, see :meth:`uotcell.problems.TemporalProblem.prepare`.
     method, tau, marginal_penalty, epsilon, cost, scale_cost, anchors
         Estimator and coupling, see :meth:`uotcell.problems.TemporalProblem.solve`; τ is 0.95 by default.
+    memory_limit
+        Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
+        what is free. See :func:`uotcell.ot.solve_unbalanced`.
     n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress
         Training, see :meth:`uotcell.problems.TemporalProblem.solve`.
     key_added
@@ -74,7 +78,7 @@ def fit_trajectory(
 
     Raises
     ------
-    KeyError, ValueError, uotcell.ConvergenceError
+    KeyError, ValueError, MemoryError, uotcell.ConvergenceError
         As in ``prepare`` and ``solve``; ``adata`` is then untouched.
 
     Examples
@@ -91,7 +95,8 @@ def fit_trajectory(
     )
     problem.solve(
         method, tau=tau, marginal_penalty=marginal_penalty, epsilon=epsilon, cost=cost, scale_cost=scale_cost,
-        anchors=anchors, n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
+        anchors=anchors, memory_limit=memory_limit,
+        n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
         patience=patience, ema_decay=ema_decay, source_noise=source_noise,
         learn_rescaling=learn_rescaling, rng=rng, progress=progress,
     )  # fmt: skip

@@ -29,6 +29,7 @@ def fit_translation(
     epsilon: float = 0.01,
     cost: str | CostFn | Geodesic | tuple = "sqeuclidean",
     anchors: int | None = 1_000,
+    memory_limit: float | str | None = None,
     n_iters: int | None = None,
     batch_size: int = 256,
     rescaling: str = "global",
@@ -56,6 +57,9 @@ def fit_translation(
         Cells, see :meth:`uotcell.problems.TranslationProblem.prepare`.
     method, fused_weight, tau, marginal_penalty, epsilon, cost, anchors
         Estimator and coupling, see :meth:`uotcell.problems.TranslationProblem.solve`; τ is 0.95 by default.
+    memory_limit
+        Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
+        what is free. See :func:`uotcell.ot.solve_unbalanced`.
     n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress
         Training, see :meth:`uotcell.problems.TranslationProblem.solve`.
     key_added
@@ -76,7 +80,7 @@ def fit_translation(
 
     Raises
     ------
-    KeyError, ValueError, uotcell.ConvergenceError
+    KeyError, ValueError, MemoryError, uotcell.ConvergenceError
         As in ``prepare`` and ``solve``; nothing is then written.
 
     Examples
@@ -101,7 +105,8 @@ def fit_translation(
     problem.prepare(use_rep=use_rep, layer=layer, shared_rep=shared_rep)
     problem.solve(
         method, fused_weight=fused_weight, tau=tau, marginal_penalty=marginal_penalty, epsilon=epsilon, cost=cost,
-        anchors=anchors, n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
+        anchors=anchors, memory_limit=memory_limit,
+        n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
         patience=patience, ema_decay=ema_decay, source_noise=source_noise, learn_rescaling=learn_rescaling, rng=rng,
         progress=progress,
     )  # fmt: skip

@@ -218,7 +218,7 @@ def draw_minibatch(
         solution = couple_batch(x, y, problem)
         rows = jax.random.categorical(rng_row, jnp.log(solution.source_weights), shape=(batch_size,))
         if samples == "pairs":
-            columns = draw_columns(rng_column, solution.log_rows(rows))
+            columns = draw_columns(jax.random.uniform(rng_column, (batch_size, 1)), solution.log_rows(rows))
         else:
             columns = jax.random.categorical(rng_column, jnp.log(solution.target_weights), shape=(batch_size,))
         return x[rows], y[columns], solution.marginal_error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
@@ -26,12 +25,6 @@ def warn_if_gpu_unused() -> None:
             'the GPU build with `pip install "uotcell[gpu]"`, or set JAX_PLATFORMS=cpu knowingly and ignore this.',
             stacklevel=3,
         )
-
-
-def memory_bytes() -> int:
-    """Memory of the device that computes, in bytes; on a CPU that of the machine."""
-    statistics = jax.devices()[0].memory_stats() or {}
-    return statistics.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def in_lockstep() -> bool:

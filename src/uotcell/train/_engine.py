@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from uotcell._memory import check_memory, memory_bytes, parse_memory
 from uotcell.methods import Method, TransportMap, resolve_method
 from uotcell.ot import Coupling
-from uotcell.ot._geometry import mean_squared_distance
+from uotcell.ot._geometry import DENSE_BYTES, mean_squared_distance
 from uotcell.ot._inputs import as_key
-from uotcell.train._device import describe_device, in_lockstep, memory_bytes, warn_if_gpu_unused
+from uotcell.train._device import describe_device, in_lockstep, warn_if_gpu_unused
 from uotcell.train._history import History
 from uotcell.train._loop import Group, train_group
 from uotcell.train._pairs import Pair, prepare_pairs, stack
@@ -40,6 +42,7 @@ def fit(
     patience: int | None = None,
     ema_decay: float | None = None,
     source_noise: float = 0.0,
+    memory_limit: float | str | None = None,
     progress: bool = True,
 ) -> tuple[TransportMap, History]:
     """Train a map between the rescaled measures of a coupling.
@@ -80,6 +83,9 @@ def fit(
         Standard deviation of Gaussian noise added to the source cells of every batch, in units of the root mean
         square spread per dimension. Smooths the map between few cells in many dimensions, at the price of a
         contraction; 0 trains on the cells as they are.
+    memory_limit
+        Memory that training, and later each call of the map, may take, see :func:`uotcell.ot.solve_unbalanced`; by
+        default that of the coupling.
     progress
         Show a progress bar.
 
@@ -91,6 +97,8 @@ def fit(
     ------
     ValueError
         If an argument is out of range.
+    MemoryError
+        If the cells, pools of partners or states of training exceed ``memory_limit``.
     uotcell.ConvergenceError
         If a loss, a batch's coupling or the validation divergence is not finite.
 
@@ -107,7 +115,8 @@ def fit(
     (fitted,) = fit_many(
         method, [coupling], n_iters=n_iters, batch_size=batch_size, rng=[rng], rescaling=rescaling,
         valid=None if valid is None else [valid], valid_fraction=valid_fraction, log_every=log_every,
-        patience=patience, ema_decay=ema_decay, source_noise=source_noise, progress=progress,
+        patience=patience, ema_decay=ema_decay, source_noise=source_noise, memory_limit=memory_limit,
+        progress=progress,
     )  # fmt: skip
     return fitted
 
@@ -127,6 +136,7 @@ def fit_many(
     ema_decay: float | None = None,
     source_noise: float = 0.0,
     group_size: int | None = None,
+    memory_limit: float | str | None = None,
     names: Sequence[str] | None = None,
     progress: bool = True,
 ) -> list[tuple[TransportMap, History]]:
@@ -146,7 +156,9 @@ def fit_many(
     valid
         A source and a target of unseen cells per pair, see :func:`fit`.
     group_size
-        Pairs that train at once. By default as many as fit into a third of the memory at hand.
+        Pairs that train at once. By default as many as fit into a third of ``memory_limit``.
+    memory_limit
+        Memory that training, and later each call of a map, may take, see :func:`fit`.
     names
         What to call the pairs in messages; their places by default.
 
@@ -158,6 +170,8 @@ def fit_many(
     ------
     ValueError
         If an argument is out of range.
+    MemoryError
+        If a single pair exceeds ``memory_limit``.
     uotcell.ConvergenceError
         If a loss, a batch's coupling or the validation divergence of a pair is not finite; the message names it.
 
@@ -185,6 +199,8 @@ def fit_many(
     _check_arguments(
         n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size
     )
+    if memory_limit is not None:
+        couplings = [replace(coupling, memory_limit=parse_memory(memory_limit)) for coupling in couplings]
     warn_if_gpu_unused()
 
     n_pairs = len(couplings)
@@ -205,7 +221,7 @@ def fit_many(
     device = describe_device()
     histories = [History(device=device, valid_epsilon=_valid_epsilon(coupling)) for coupling in couplings]
     names = [f"pair {i}" for i in range(n_pairs)] if names is None else [str(name) for name in names]
-    size = min(n_pairs, group_size or _pairs_that_fit(pairs[0], method.draws * batch_size))
+    size = min(n_pairs, group_size or _pairs_that_fit(pairs[0], method.draws * batch_size, couplings[0].memory_limit))
     starts = range(0, n_pairs, size)
     title = f"{method.name}{'' if n_pairs == 1 else f' × {n_pairs}'} [{device}]"
     fitted = []
@@ -224,8 +240,14 @@ def fit_many(
             )
             fitted += train_group(group, bar)
     maps = [
-        TransportMap(method=method, params=params, same_space=same_space, **frame._asdict())
-        for params, frame in zip(fitted, frames, strict=True)
+        TransportMap(
+            method=method,
+            params=params,
+            same_space=same_space,
+            memory_limit=coupling.memory_limit,
+            **frame._asdict(),
+        )
+        for params, frame, coupling in zip(fitted, frames, couplings, strict=True)
     ]
     return list(zip(maps, histories, strict=True))
 
@@ -245,11 +267,20 @@ def _valid_epsilon(coupling: Coupling) -> float:
     return VALID_EPSILON * (mean_squared_distance(x, coupling.y, a, coupling.b) or 1.0)
 
 
-def _pairs_that_fit(pair: Pair, batch_cells: int) -> int:
-    """Pairs whose cells, parameters, optimiser states and batches take up a third of the memory."""
-    stored = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((pair.state, pair.run.data, pair.valid)))
-    # Parameters are held five times (now, average, best, gradient, update); a loss holds a few square matrices a batch.
-    return max(1, int(memory_bytes() / 3 // (5 * stored + 4 * 8 * batch_cells**2)))
+def _pairs_that_fit(pair: Pair, batch_cells: int, memory_limit: int | None) -> int:
+    """Pairs whose cells, parameters, optimiser states, batches and validation take up a third of the memory."""
+    state, data = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
+        for part in (pair.state, (pair.run.data, pair.valid))
+    )
+    # Parameters are held five times (now, average, best, gradient, update), cells once by the pair and once by its
+    # group; a loss holds a few square matrices a batch.
+    needed = 5 * state + 2 * data + 4 * 8 * batch_cells**2
+    if pair.valid is not None:  # three problems, each with its costs and what a sweep makes of them
+        needed += 3 * DENSE_BYTES * max(len(pair.valid.x), len(pair.valid.y)) ** 2
+    remedy = "Train on fewer cells, or by a smaller network or `batch_size`"
+    check_memory(needed, memory_limit, "the cells, parameters and optimiser states of a pair", remedy)
+    return max(1, memory_bytes(memory_limit) // 3 // needed)
 
 
 def _check_pairs(couplings, rescaling: str, rng, valid, names) -> None:
