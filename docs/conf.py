@@ -34,6 +34,9 @@ if os.environ.get("UOTCELL_DOCS_INTERSPHINX") == "1":
         "python": ("https://docs.python.org/3/", None),
         "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
     }
+else:
+    # Nothing is fetched: what the build asks of the network goes to a port where nobody answers.
+    os.environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 # Notebooks are run before they are committed; the pages show what they printed.
 nb_execution_mode = "off"

@@ -57,6 +57,8 @@ def main() -> int:
     ]
     if not paths:
         parser.error(f"no notebook in {FOLDER} begins with {arguments.names}")
+    # Tutorials fetch nothing: what kernels ask of the network goes to a port where nobody answers.
+    os.environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     # The file of a picture depends on the backend of matplotlib, which a shell may have set for scripts.
     os.environ.pop("MPLBACKEND", None)
     failed = 0

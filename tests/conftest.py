@@ -1,6 +1,7 @@
-"""Keep a process that compiles thousands of programs alive."""
+"""Keep a process that compiles thousands of programs alive, and off the network."""
 
 import gc
+import socket
 from pathlib import Path
 
 import jax
@@ -16,3 +17,22 @@ def _drop_compiled_programs_in_time():
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > ENOUGH_MAPS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network():
+    """Refuse every connection but those to this machine: no test may fetch anything."""
+
+    def guarded(connect):
+        def only_here(self, address):
+            local = self.family not in (socket.AF_INET, socket.AF_INET6) or self.type != socket.SOCK_STREAM
+            if not (local or str(address[0]).startswith("127.") or address[0] in ("localhost", "::1", "0.0.0.0")):
+                raise RuntimeError(f"Expected no connection but to this machine, found one to {address}.")
+            return connect(self, address)
+
+        return only_here
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        yield

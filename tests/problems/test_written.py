@@ -1,5 +1,6 @@
 """A fit read back from AnnData is the fit: pairs, cells, images, weights, and the coupling solved again."""
 
+import re
 from types import SimpleNamespace
 
 import anndata as ad
@@ -12,6 +13,7 @@ from written_by_hand import write_fit
 
 import uotcell as uc
 from uotcell.problems import TemporalProblem, _temporal
+from uotcell.problems._transitions import read_fit
 from uotcell.problems._written import read_pairs, solve_again
 
 N_CELLS, N_DIMS = 24, 3
@@ -169,3 +171,46 @@ def test_a_cost_without_a_name_cannot_be_solved_again(fitted):
     adata.uns["uot"]["params"]["cost"] = type(PNormP(1.5)).__name__
     with pytest.raises(ValueError, match=r"recorded by its name, \['cosine', .*found 'PNormP'.*\"entropic\" out of"):
         solve_again(adata, "uot", read_pairs(adata, "uot")[0])
+
+
+NOT_A_LABEL = np.array([object()])
+HOSTILE = ["../../etc", 10**30, None, [["a"], ["b"]], {}, NOT_A_LABEL, np.array([np.inf, 0.0]), b"\x80\x04", True]
+
+
+@pytest.mark.parametrize(
+    "slot",
+    ["params", "pairs", "metrics"]
+    + [f"params/{name}" for name in ("time_key", "use_rep", "layer", "rng", "epsilon", "tau", "cost", "scale_cost")]
+    + [f"params/{name}" for name in ("anchors", "growth_key", "marginal_penalty")]
+    + [f"pairs/{name}" for name in ("source", "target", "time_difference")],
+)
+def test_a_file_of_anyone_is_read_or_refused(slot):
+    """Whatever stands where a fit wrote something else: it is data, and errors say so."""
+    for value in (*HOSTILE, "missing"):
+        adata = make_cells()
+        x = adata[adata.obs["day"] == 0.0].obsm["X_pca"]
+        write_fit(adata, "day", (0.0, 1.0), x)
+        adata.uns["uot"]["metrics"]["0.0_1.0"] = {"transported_mass": 1.0, "cost_scale": 1.0}
+        *folders, name = slot.split("/")
+        record = adata.uns["uot"]
+        for folder in folders:
+            record = record[folder]
+        if isinstance(value, str) and value == "missing":
+            record.pop(name, None)
+        else:
+            record[name] = value
+        try:
+            read_fit(adata, "uot")
+            solve_again(adata, "uot", read_pairs(adata, "uot")[0])
+        except (KeyError, ValueError, uc.ConvergenceError) as error:
+            assert re.match(r"['\"]?(Expected|Transported|The )", str(error)), (value, error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("slot", ["uot_push", "uot_velocity"])
+@pytest.mark.parametrize("value", [np.full((72, 3), "a"), np.full((72, 3), None), np.zeros(72), np.zeros((72, 2, 2))])
+def test_slots_of_other_kinds_are_refused(slot, value):
+    adata = make_cells()
+    write_fit(adata, "day", (0.0, 1.0), adata[adata.obs["day"] == 0.0].obsm["X_pca"])
+    adata.obsm[slot] = value
+    with pytest.raises(ValueError, match=rf"Expected `adata\.obsm\['{slot}'\]` to hold floating-point numbers"):
+        read_pairs(adata, "uot")
