@@ -207,7 +207,7 @@ def test_a_file_of_anyone_is_read_or_refused(slot):
 
 
 @pytest.mark.parametrize("slot", ["uot_push", "uot_velocity"])
-@pytest.mark.parametrize("value", [np.full((72, 3), "a"), np.full((72, 3), None), np.zeros(72), np.zeros((72, 2, 2))])
+@pytest.mark.parametrize("value", [np.full((72, 3), "a"), np.full((72, 3), None), np.zeros((72, 2, 2))])
 def test_slots_of_other_kinds_are_refused(slot, value):
     adata = make_cells()
     write_fit(adata, "day", (0.0, 1.0), adata[adata.obs["day"] == 0.0].obsm["X_pca"])

@@ -84,7 +84,8 @@ def written_fit(adata: AnnData, key: str) -> Mapping:
     for name in ("push", "velocity"):
         array = adata.obsm[f"{key}_{name}"]
         _require(
-            isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f",
+            isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f"
+            and array.shape == adata.obsm[f"{key}_push"].shape,
             f"adata.obsm['{key}_{name}']", "floating-point numbers of shape (n_cells, n_dims)", array,
         )  # fmt: skip
     weight = adata.obs[f"{key}_source_weight"]
@@ -168,6 +169,8 @@ def solve_again(adata: AnnData, key: str, pair: WrittenPair) -> Coupling:
     try:
         growth_key, anchors, scale = (params.get(name) for name in ("growth_key", "anchors", "scale_cost"))
         seed = np.asarray(params["rng"])
+        if seed.dtype.kind not in "iu":
+            raise TypeError(f"rng {seed}")
         rng = as_key(int(seed)) if seed.ndim == 0 else jax.random.wrap_key_data(seed.astype(np.uint32))
         settings = {
             "epsilon": float(params["epsilon"]),
@@ -182,7 +185,7 @@ def solve_again(adata: AnnData, key: str, pair: WrittenPair) -> Coupling:
             f"Expected the settings and metrics of a coupling under `adata.uns[{key!r}]`, found others ({error!r}). "
             "Fit again."
         ) from error
-    if growth_key is not None and growth_key not in adata.obs:
+    if growth_key is not None and not (isinstance(growth_key, str) and growth_key in adata.obs):
         raise KeyError(f"Expected `growth_key` of the fit to be a column of `adata.obs`, found {growth_key!r}.")
     # The key of the coupling, as TemporalProblem.solve derives it.
     rng_coupling, _ = jax.random.split(jax.random.fold_in(rng, pair.index))
