@@ -123,8 +123,7 @@ class TransportMap:
         -------
         Their images, shape ``(n, target_dim)``, float32.
         """
-        image = self._in_blocks(partial(_apply, self.method, "push", self.params), x, batch_size)
-        return self._target(image)
+        return self._in_blocks(partial(_apply, self.method, "push", self.params), x, batch_size, back=self._target)
 
     def pull(self, y: ArrayLike, *, batch_size: int | None = None) -> np.ndarray:
         """Map target cells back to the source.
@@ -145,8 +144,8 @@ class TransportMap:
         TypeError
             If the method learns no inverse.
         """
-        image = self._in_blocks(partial(_apply, self.method, "pull", self.params), y, batch_size, side="target")
-        return (image * self.scale + self.shift).astype(np.float32)
+        function = partial(_apply, self.method, "pull", self.params)
+        return self._in_blocks(function, y, batch_size, side="target", back=self._source)
 
     def sample(
         self, x: ArrayLike, n_samples: int = 1, *, rng: jax.Array | int = 0, batch_size: int | None = None
@@ -173,7 +172,7 @@ class TransportMap:
         draws = []
         for key in jax.random.split(as_key(rng), n_samples):
             function = partial(_sample, self.method, self.params, key)
-            draws.append(self._target(self._in_blocks(function, x, batch_size, with_rows=True)))
+            draws.append(self._in_blocks(function, x, batch_size, with_rows=True, back=self._target))
         return np.stack(draws)
 
     def variance(self, x: ArrayLike, *, batch_size: int | None = None) -> np.ndarray:
@@ -343,6 +342,9 @@ class TransportMap:
                 "`push` or `sample`."
             )
 
+    def _source(self, image: np.ndarray) -> np.ndarray:
+        return (image * self.scale + self.shift).astype(np.float32)
+
     def _target(self, image: np.ndarray) -> np.ndarray:
         return (image * self.target_scale + self.target_shift).astype(np.float32)
 
@@ -355,10 +357,12 @@ class TransportMap:
         most: int = MOST_CELLS,
         side: str = "source",
         with_rows: bool = False,
+        back: Callable[[np.ndarray], np.ndarray] = np.asarray,
     ) -> np.ndarray:
-        """Apply ``function`` to blocks of cells in the coordinates of training, and return its answers in these.
+        """Apply ``function`` to blocks of cells in the coordinates of training, and return its answers.
 
-        ``with_rows`` hands it the numbers of the cells' rows too.
+        They are in these coordinates too, unless ``back`` leads out of them, block by block. ``with_rows`` hands the
+        function the numbers of the cells' rows too.
         """
         x = np.asarray(x)
         shift, scale = (self.shift, self.scale) if side == "source" else (self.target_shift, self.target_scale)
@@ -376,7 +380,7 @@ class TransportMap:
             padded = np.zeros((size, x.shape[1]), np.float32)
             padded[: len(block)] = block
             rows = (np.arange(start, start + size),) if with_rows else ()
-            out.append(np.asarray(function(padded, *rows))[: len(block)])
+            out.append(back(np.asarray(function(padded, *rows))[: len(block)]))
         return np.concatenate(out)
 
     def _cells_that_fit(self, function: Callable, x: np.ndarray, most: int, with_rows: bool) -> int:

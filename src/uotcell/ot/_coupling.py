@@ -105,17 +105,8 @@ class UnbalancedCoupling(Coupling):
         h = np.full(m, -np.inf, np.float32)
         with np.errstate(divide="ignore"):  # a cell of mass zero weighs nothing
             h[: len(columns)] = np.log(np.asarray(self.b)[columns]) + np.asarray(self.g)[columns] / self.epsilon
-        pool = kernel_partners(
-            as_key(rng),
-            x,
-            y,
-            h,
-            self.cost_fn,
-            self.scale,
-            self.epsilon,
-            size=size,
-            tile=default_tile(m, self.memory_limit),
-        )
+        tile = default_tile(m, self.memory_limit)
+        pool = kernel_partners(as_key(rng), x, y, h, self.cost_fn, self.scale, self.epsilon, size=size, tile=tile)
         return np.asarray(pool)[: len(rows)]
 
     def _kernel_arguments(self, points: ArrayLike, *, source: bool, support: np.ndarray | None = None) -> dict:
