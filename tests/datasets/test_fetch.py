@@ -17,10 +17,14 @@ from uotcell.datasets._registry import entries
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of a folder; of ``cut.bin`` less than announced."""
+    """Files of a folder; of ``cut.bin`` less than announced, and for ``moved.bin`` the way to another file."""
 
     def do_GET(self):
         self.server.n_requests += 1
+        if self.path.endswith("moved.bin"):
+            self.send_response(302)
+            self.send_header("Location", "/other.bin")
+            return self.end_headers()
         if not self.path.endswith("cut.bin"):
             return super().do_GET()
         self.send_response(200)
@@ -98,6 +102,17 @@ def test_wrong_hash_leaves_nothing(server):
     with pytest.raises(ValueError, match=r"to have the hash sha256:0+, found another.*nothing was kept.*CC-BY-4\.0"):
         fetch(entry, None, progress=False)
     assert cached() == []
+
+
+def test_a_redirect_to_another_content_leaves_nothing(server):
+    entry = serve(server, url=f"{server.address}/moved.bin")
+    (server.folder / "other.bin").write_bytes(b"other cells")
+    with pytest.raises(ValueError, match=r"found another.*nothing was kept"):
+        fetch(entry, None, progress=False)
+    assert cached() == []
+    assert server.n_requests == 2
+    (server.folder / "other.bin").write_bytes(b"some cells")
+    assert fetch(entry, None, progress=False).read_bytes() == b"some cells"
 
 
 def test_a_given_hash_replaces_the_one_of_the_registry(server):
