@@ -121,13 +121,14 @@ class StructuredCoupling(Coupling):
         weights = np.full(width, -np.inf, np.float32)  # padding weighs nothing
         weights[: len(h)] = h
         height = min(default_tile(width, self.memory_limit), padded_size(len(queries)))
-        offsets = np.zeros((len(queries), 1)) if rng is None else jax.random.uniform(rng, (len(queries), 1))
+        shape = (padded_size(len(queries)), 1)
+        offsets = np.zeros(shape) if rng is None else np.asarray(jax.random.uniform(rng, shape))
         out = []
         for start in range(0, len(queries), height):
             block = queries[start : start + height]
             padded, padded_offsets = np.zeros((height, width), np.float32), np.zeros((height, 1), np.float32)
             padded[: len(block), : len(h)] = costs(block, support)
-            padded_offsets[: len(block)] = offsets[start : start + height]
+            padded_offsets[: len(block)] = offsets[start : start + len(block)]
             reduced = reduction(padded_offsets, padded, weights, 1 / (self.scale * self.epsilon))
             out.append(np.asarray(reduced)[: len(block)])
         return np.concatenate(out)

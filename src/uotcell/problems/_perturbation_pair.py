@@ -74,7 +74,7 @@ def record(pairs: Sequence[PerturbationPair], params: dict, slots: Sequence[str]
 def slots_written(found: object, key_added: str) -> set[str]:
     """Return the slots of images that an earlier record lists; what else it may name is not ours to remove."""
     names = found.get("pairs", {}) if isinstance(found, Mapping) else {}
-    slots = np.ravel(names.get("slots", ())).tolist() if isinstance(names, Mapping) else ()
+    slots = np.ravel(np.asarray(names.get("slots", ()), object)) if isinstance(names, Mapping) else ()
     return {slot for slot in slots if isinstance(slot, str) and slot.startswith(f"{key_added}_push_")}
 
 
