@@ -23,8 +23,9 @@ import jax
 import numpy as np
 
 import uotcell as uc
+from uotcell._memory import on_accelerator
 from uotcell.methods import MongeGap
-from uotcell.train._device import describe_device, in_lockstep
+from uotcell.train._device import describe_device
 
 FRESH_CONDITIONS = 3
 
@@ -81,8 +82,8 @@ def main() -> None:
     def together() -> list:
         return [fitted for fitted, _ in uc.train.fit_many(method, solved, rng=seeds, **settings)]
 
-    many, lockstep = measure("fit_many", together), in_lockstep()
-    with mock.patch("uotcell.train._engine.in_lockstep", return_value=not lockstep):
+    many, lockstep = measure("fit_many", together), on_accelerator()
+    with mock.patch("uotcell.train._engine.on_accelerator", return_value=not lockstep):
         measure(f"fit_many, {'in sequence' if lockstep else 'in lockstep'}", together)
     alone = measure("one by one", lambda: one_by_one(len(names), fresh=False))
     measure("one by one, fresh", lambda: one_by_one(FRESH_CONDITIONS, fresh=True))

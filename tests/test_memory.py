@@ -16,7 +16,7 @@ from uotcell._memory import check_memory, free_bytes, in_words, memory_bytes, pa
 from uotcell.methods import PairSummary
 from uotcell.ot import _coupling, _solve
 from uotcell.ot._coupling import TILE_ENTRIES, default_tile
-from uotcell.ot._geometry import DENSE_BYTES, TILE_BYTES
+from uotcell.ot._geometry import DENSE_BYTES, TILE_BYTES, PointGeometry
 
 
 @pytest.mark.parametrize(
@@ -191,3 +191,19 @@ def test_default_tiles_do_not_change_with_free_memory(monkeypatch):
     for free in (10**9, 10**11):
         monkeypatch.setattr(_memory, "free_bytes", lambda free=free: free)
         assert default_tile(4_000, None) == _coupling.TILE_ENTRIES // 4_000
+
+
+def test_an_accelerator_keeps_what_fits_and_takes_larger_tiles(monkeypatch):
+    held = []
+    monkeypatch.setattr(_solve, "DENSE_ENTRIES", 10)
+    monkeypatch.setattr(
+        _solve, "PointGeometry", lambda *args, tile: held.append(tile) or PointGeometry(*args, tile=tile)
+    )
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    for fits in (True, False):
+        for module in (_solve, _coupling):
+            monkeypatch.setattr(module, "on_accelerator", lambda fits=fits: fits)
+        uc.ot.solve_unbalanced(x, x + 1, tau=0.95)
+    assert held == [None, _coupling.TILE_ENTRIES // 60]
+    monkeypatch.setattr(_coupling, "on_accelerator", lambda: True)
+    assert default_tile(4_000, 10**12) == _coupling.ACCELERATOR_TILE_ENTRIES // 4_000

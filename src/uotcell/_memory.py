@@ -47,6 +47,11 @@ def free_bytes() -> int:
     return max(0, min(_free_on_host(), default=ASSUMED_BYTES))
 
 
+def on_accelerator() -> bool:
+    """Whether the device that computes is another than the CPU."""
+    return jax.devices()[0].platform != "cpu"
+
+
 def check_memory(needed: int, memory_limit: int | None, what: str, remedy: str, *, settable: bool = True) -> None:
     """Raise ``MemoryError`` unless ``needed`` bytes are within the limit; the message says what needs them.
 

@@ -37,7 +37,7 @@ def alone(couplings, request):
 
 @pytest.mark.parametrize("lockstep", [True, False])
 def test_equals_fitting_each_alone(couplings, alone, lockstep, monkeypatch):
-    monkeypatch.setattr(_engine, "in_lockstep", lambda: lockstep)
+    monkeypatch.setattr(_engine, "on_accelerator", lambda: lockstep)
     x = np.random.default_rng(1).normal(size=(20, 3))
     method, expected = alone
     together = uc.train.fit_many(method, couplings, rng=[3, 4, 5], **SMALL)

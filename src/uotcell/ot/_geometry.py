@@ -16,7 +16,8 @@ from ott.geometry.geometry import Geometry
 
 from uotcell.ot._sampling import partners
 
-# A dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
+# On a CPU a dense cost matrix is kept up to this many entries (256 MB in float32); above, costs are computed in tiles.
+# An accelerator reads a matrix faster than it computes one, and keeps it wherever it fits.
 DENSE_ENTRIES = 64_000_000
 # Bytes per entry at the peak of a solve on a matrix that is held, as its compiled program says, and of a tile, which a
 # structured cost computes on the host.

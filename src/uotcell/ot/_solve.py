@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from ott.geometry.costs import CostFn, TICost
 
-from uotcell._memory import check_memory, memory_bytes, parse_memory
+from uotcell._memory import check_memory, memory_bytes, on_accelerator, parse_memory
 from uotcell.ot._coupling import UnbalancedCoupling, default_tile
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic, GeodesicCost
@@ -72,8 +72,8 @@ def solve_unbalanced(
     threshold
         Largest accepted violation of the marginal optimality condition, as a share of the transported mass.
     tile
-        Rows of the cost computed at a time. By default the whole matrix is kept up to 64 million entries, if it fits
-        into memory, and tiles of at most about four million entries are used above.
+        Rows of the cost computed at a time. By default the whole matrix is kept if it fits into memory, on a CPU up to
+        64 million entries; else tiles of at most about four million entries are used, on an accelerator of 64 million.
     anchors
         Solve on this many randomly chosen cells per side and extend the potentials to all of them.
     memory_limit
@@ -132,7 +132,8 @@ def solve_unbalanced(
         rows, columns = (choose(key, side, anchors) for key, side in zip(rng_anchors, (rows, columns), strict=True))
     mass_x, mass_y = a[rows] * (a.sum() / a[rows].sum()), b[columns] * (b.sum() / b[columns].sum())
     n_entries = len(rows) * len(columns)
-    if tile is None and (n_entries > DENSE_ENTRIES or DENSE_BYTES * n_entries > memory_bytes(memory_limit)):
+    fits = DENSE_BYTES * n_entries <= memory_bytes(memory_limit) and (n_entries <= DENSE_ENTRIES or on_accelerator())
+    if tile is None and not fits:
         tile = default_tile(len(columns), memory_limit, n_rows=len(rows))
     (points_x, split_x), (points_y, split_y) = pad(x[rows], mass_x), pad(y[columns], mass_y)
     geometry = PointGeometry(points_x, points_y, split_x, split_y, cost_fn, scale, epsilon, tile=tile)

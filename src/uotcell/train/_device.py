@@ -25,8 +25,3 @@ def warn_if_gpu_unused() -> None:
             'the GPU build with `pip install "uotcell[gpu]"`, or set JAX_PLATFORMS=cpu knowingly and ignore this.',
             stacklevel=3,
         )
-
-
-def in_lockstep() -> bool:
-    """Whether many pairs should take their steps side by side: wide batches are what accelerators want."""
-    return jax.devices()[0].platform != "cpu"

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from uotcell._memory import check_memory, memory_bytes, parse_memory
+from uotcell._memory import check_memory, memory_bytes, on_accelerator, parse_memory
 from uotcell.methods import Method, TransportMap, resolve_method
 from uotcell.ot import Coupling
 from uotcell.ot._geometry import DENSE_BYTES, mean_squared_distance
 from uotcell.ot._inputs import as_key
-from uotcell.train._device import describe_device, in_lockstep, warn_if_gpu_unused
+from uotcell.train._device import describe_device, warn_if_gpu_unused
 from uotcell.train._history import History
 from uotcell.train._loop import Group, train_group
 from uotcell.train._pairs import Pair, prepare_pairs, stack
@@ -216,7 +216,7 @@ def fit_many(
         ema_decay=(method.default_ema_decay if ema_decay is None else ema_decay) or None,
         ema_shrinks=ema_decay is None,
         source_noise=float(source_noise),
-        lockstep=in_lockstep(),
+        lockstep=on_accelerator(),  # a CPU gains nothing from wide batches
     )
     device = describe_device()
     histories = [History(device=device, valid_epsilon=_valid_epsilon(coupling)) for coupling in couplings]
