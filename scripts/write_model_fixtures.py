@@ -1,8 +1,8 @@
-"""Write models of this release for the tests, which every later release must read: python scripts/write_model_fixtures.py.
+"""Write models of this release for the tests; every later release must read them.
 
-They go to ``tests/fixtures/schema_<n>/<model>``, and what they answer beside them, to ``<model>.safetensors``. Run it once
-for every new schema, with the release that writes it, and never over files that are there: nobody could say any more
-whether they are what an older release wrote.
+Run as ``python scripts/write_model_fixtures.py``. They go to ``tests/fixtures/schema_<n>/<model>``, what they answer to
+``<model>.safetensors`` beside them. Run it once for every new schema, with the release that writes it, and never over
+files that are there: nobody could say any more whether they are what an older release wrote.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import uotcell as uc
-from uotcell.methods._storage import SCHEMA
+from uotcell._disk import SCHEMA
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures" / f"schema_{SCHEMA}"
 QUICK = {"n_iters": 3, "batch_size": 16, "progress": False}
