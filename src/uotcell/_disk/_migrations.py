@@ -1,6 +1,7 @@
 """What older files looked like, and how they become files of today.
 
-A change of what is written needs three things: a higher ``SCHEMA``, a function in ``MIGRATIONS`` from the one before, and models of that schema in ``tests/fixtures`` (``scripts/write_model_fixtures.py``, run before the change).
+A change of what is written needs three things: a higher ``SCHEMA``, a function in ``MIGRATIONS`` from the one before,
+and models of that schema in ``tests/fixtures`` (``scripts/write_model_fixtures.py``, run before the change).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     """
 
     tag: str
-    type: type
+    type: type | tuple[type, ...]
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
 

@@ -62,9 +62,10 @@ class TransportMap:
     memory_limit: int | None = None
 
     def save(self, directory: str | Path) -> None:
-        """Write the map into a directory: settings as JSON, arrays as safetensors.
+        """Write the map into a directory, in the place of one that is there.
 
-        A map that was there before is replaced at once, when the new one is complete.
+        A save that fails, or is killed, leaves what was there before whole. One process may write into a directory at
+        a time.
 
         Parameters
         ----------
@@ -73,13 +74,15 @@ class TransportMap:
 
         Returns
         -------
-        Nothing; the directory then holds ``config.json`` and ``arrays.safetensors``.
+        Nothing; the directory then holds ``config.json`` and ``arrays-<hash>.safetensors``.
 
         Raises
         ------
         ValueError
-            If the directory holds other files, the method has a setting that is no plain value and does not only
+            If the directory holds anything else, the method has a setting that is no plain value and does not only
             serve training, or its name is that of another class.
+        OSError
+            If the files cannot be written.
         """
         save_map(self, directory)
 
@@ -101,7 +104,7 @@ class TransportMap:
         FileNotFoundError
             If a file is missing.
         ValueError
-            If a file is damaged or of another kind, or its method is not registered.
+            If a file is damaged, of another kind or of a newer schema, or its method is not registered.
         """
         return cls(**load_map(directory))
 

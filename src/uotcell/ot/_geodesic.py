@@ -130,7 +130,7 @@ class Paths:
     """
 
     def __init__(self, points: np.ndarray, lengths: np.ndarray, geodesic: Geodesic, others: np.ndarray | None = None):
-        self.lengths, self.power = lengths, geodesic.power
+        self.lengths, self.geodesic, self.power = lengths, geodesic, geodesic.power
         self._own = _search(points, geodesic.n_neighbors)
         # A cell has as few neighbours of its own side as it would have had in the graph: with more, some steps would
         # be short cuts, and a cell of the set nearer to others than its own paths say.
@@ -174,12 +174,16 @@ class GeodesicCost:
         Source and target cells, shapes ``(n, d)`` and ``(m, d)``.
     geodesic
         Neighbours and power.
+    lengths
+        Path lengths between them where they are known, shape ``(n, m)``, float32.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, geodesic: Geodesic) -> None:
-        n, m = len(x), len(y)
-        graph = neighbor_graph(np.concatenate([x, y]), geodesic.n_neighbors)
-        lengths = path_lengths(graph, np.arange(n), np.arange(n, n + m))
+    def __init__(self, x: np.ndarray, y: np.ndarray, geodesic: Geodesic, lengths: np.ndarray | None = None) -> None:
+        if lengths is None:
+            n, m = len(x), len(y)
+            graph = neighbor_graph(np.concatenate([x, y]), geodesic.n_neighbors)
+            lengths = path_lengths(graph, np.arange(n), np.arange(n, n + m))
+        self.geodesic = geodesic
         # A view, so that the table is held once.
         self.source, self.target = Paths(x, lengths, geodesic, y), Paths(y, lengths.T, geodesic, x)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -31,6 +32,9 @@ class Problem:
     """
 
     params: dict
+    # The AnnData, None without; then the names in them.
+    _adatas: tuple[AnnData, ...] | None
+    _loaded_axes: tuple[tuple[pd.Index, pd.Index], ...]
     # Names of the features when the representation is ``.X`` or a layer; None for ``.obsm``.
     _features: pd.Index | None
 
@@ -38,6 +42,58 @@ class Problem:
         check_adata(adata, "adata")
         self.adata = adata
         self.fitted: dict[tuple, FittedPair] = {}
+
+    @property
+    def adata(self) -> AnnData:
+        """The AnnData of the fit; a problem that was loaded without it has none, and says so."""
+        return self._data(0)
+
+    @adata.setter
+    def adata(self, adata: AnnData) -> None:
+        self._adatas = (adata,)
+
+    def save(self, directory: str | Path) -> None:
+        """Write the fitted problem into a directory, in the place of one of its class that is there.
+
+        Settings, couplings, maps, records, and the cells in the representation of the fit, but not the AnnData. A save
+        that fails, or is killed, leaves what was there before whole. One process may write into a directory at a time.
+
+        Parameters
+        ----------
+        directory
+            Where to; made if it does not exist.
+
+        Returns
+        -------
+        Nothing; the directory then holds ``config.json`` and ``arrays-<hash>.safetensors``, for :func:`uotcell.load`.
+
+        Raises
+        ------
+        ValueError
+            If the directory holds anything else, or a setting is one that no file can hold, such as a cost of your own.
+        OSError
+            If the files cannot be written.
+        """
+        # It knows all problems, and they this module.
+        from uotcell.problems._storage import save_problem
+
+        self._require("fitted", "solve")
+        save_problem(self, directory)
+
+    def _data(self, side: int) -> AnnData:
+        if self._adatas is None:
+            raise RuntimeError(
+                "Expected a problem with its AnnData, found one that was loaded without. Give it: "
+                "`uc.load(directory, adata)`."
+            )
+        return self._adatas[side]
+
+    @property
+    def _axes(self) -> tuple[tuple[pd.Index, pd.Index], ...]:
+        """Names of cells and features of every AnnData, also where these are not at hand."""
+        if self._adatas is None:
+            return self._loaded_axes
+        return tuple((adata.obs_names, adata.var_names) for adata in self._adatas)
 
     def _points(self, cells: ArrayLike | AnnData) -> np.ndarray:
         """Return cells of the user in the representation of the fit, features in its order."""

@@ -301,7 +301,8 @@ class PerturbationProblem(Problem):
         """
         parts = self._pairs_of(cells, perturbation, group)
         n_dims, use_rep = self._matched.n_dims, self.params["use_rep"]
-        decoder = resolve_decoder(self.adata, use_rep, decode, n_dims)
+        # A function of one's own needs no AnnData.
+        decoder = decode if decode is None or callable(decode) else resolve_decoder(self.adata, use_rep, decode, n_dims)
         points = as_points(self._points(cells), "cells", dim=n_dims)
         images, mass = np.empty(points.shape, np.float32), np.empty(len(points), np.float32)
         for pair, rows in parts:
@@ -312,7 +313,7 @@ class PerturbationProblem(Problem):
             self.params["perturbation_key"]: pd.Categorical([perturbation] * len(points)),
             "predicted_mass": mass,
         }
-        genes = self.adata.var_names
+        genes = self._axes[0][1]
         return prediction(images, obs, columns, use_rep=use_rep, genes=genes, decoder=decoder, clip=clip)
 
     def write(self, key_added: str = "uot", store: str | Iterable | None = "all") -> None:

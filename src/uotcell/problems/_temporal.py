@@ -319,7 +319,7 @@ class TemporalProblem(Problem):
         share = (t - times[pair.source]) / pair.time_difference
         population = interpolate(pair.transport_map, pair.coupling, x, y, share)
         sides = np.where(population.forward, 0, 1)
-        names = [self.adata.obs_names[rows] for rows in (pair.source_rows, pair.target_rows)]
+        names = [self._axes[0][0][rows] for rows in (pair.source_rows, pair.target_rows)]
         origin = [names[side][row] for side, row in zip(sides, population.rows, strict=True)]
         obs = pd.DataFrame(
             {

@@ -57,7 +57,12 @@ class TranslationProblem(Problem):
         check_adata(adata_x, "adata_x")
         check_adata(adata_y, "adata_y")
         super().__init__(adata_x)
-        self.adata_y = adata_y
+        self._adatas = (adata_x, adata_y)
+
+    @property
+    def adata_y(self) -> AnnData:
+        """The AnnData of the target cells, as ``adata`` is that of the source cells."""
+        return self._data(1)
 
     @classmethod
     def from_mudata(cls, mdata: Any, source: str, target: str) -> TranslationProblem:
