@@ -155,7 +155,7 @@ def _check_replaceable(directory: Path, format: str) -> None:
             return
         found = "other files"
         if all(_is_ours(name) for name in names) and CONFIG in names:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(ValueError):
                 found = _parsed(directory / CONFIG)["format"]
             if found == format:
                 return
