@@ -14,7 +14,7 @@ from drug_cells import make_cells
 from safetensors.numpy import load, save
 
 import uotcell as uc
-from uotcell._disk import Decoder, Encoder, write_model
+from uotcell._disk import SCHEMA, Decoder, Encoder, write_model
 from uotcell.methods import GENOT, ICNN
 from uotcell.problems import PerturbationProblem, TemporalProblem, TranslationProblem
 from uotcell.problems._storage import KINDS
@@ -297,47 +297,64 @@ def test_an_optimiser_is_left_out_and_still_recorded(temporal, tmp_path):
     uc.load(tmp_path / "model", adata).write()
     problem.write()
     check_same_slots(adata, problem.adata)
-    assert adata.uns["uot"]["params"]["method"]["optimizer"] == type(optax.sgd(0.1)).__name__
+    assert "optimizer" in adata.uns["uot"]["params"]["method"]
 
 
-def test_a_pair_or_record_of_a_later_release_is_refused_and_of_an_older_one_read(temporal, tmp_path):
-    config, arrays = encoded(temporal, tmp_path)
+def stored(name):
+    """Config and arrays of a problem of this schema, to be written again with hashes that fit."""
+    directory = Path(__file__).parents[1] / "fixtures" / f"schema_{SCHEMA}" / name
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    arrays = load((directory / config["arrays"]["file"]).read_bytes())
+    return {name: config[name] for name in ("versions", "seed", "data", "state", "axes", "pairs")}, arrays
+
+
+def test_a_record_of_an_older_release_is_read_and_of_a_later_one_refused(tmp_path):
+    config, arrays = stored("temporal")
     del config["pairs"][0]["history"]["stopped_early"]
     write_model(tmp_path / "older", "uotcell.TemporalProblem", config, arrays)
-    assert uc.load(tmp_path / "older")[0.0, 1.0].history.stopped_early is False
+    assert uc.load(tmp_path / "older")["E8.5", "E9.0"].history.stopped_early is False
     config["pairs"][0]["history"]["mood"] = "good"
     write_model(tmp_path / "later", "uotcell.TemporalProblem", config, arrays)
     with pytest.raises(ValueError, match=r"hold a whole TemporalProblem.*mood.*written by uotcell"):
         uc.load(tmp_path / "later")
 
 
-def encoded(problem, tmp_path):
-    """Config and arrays of a saved problem, to be written again with hashes that fit."""
-    problem.save(tmp_path / "whole")
-    config = json.loads((tmp_path / "whole" / "config.json").read_text(encoding="utf-8"))
-    arrays = load((tmp_path / "whole" / config["arrays"]["file"]).read_bytes())
-    return {name: config[name] for name in ("versions", "seed", "data", "state", "axes", "pairs")}, arrays
+def forgeries(config, arrays):
+    """Models with parts that are missing or do not fit, by what is wrong with them."""
+    pair = config["pairs"][0]
+    for part in ("state", "axes", "pairs"):
+        for value in (None, 5, [5], {"a": 1}):
+            yield f"{part} is {value}", {**config, part: value}, arrays
+        yield f"no {part}", {key: value for key, value in config.items() if key != part}, arrays
+    yield "a function replaced", {**config, "state": {**config["state"], "push": 5}}, arrays
+    for part in pair:
+        yield f"no {part}", {**config, "pairs": [{key: value for key, value in pair.items() if key != part}]}, arrays
+    for part in ("source_rows", "target_rows"):
+        fields = {key: value for key, value in pair["fields"].items() if key != part}
+        yield f"no {part}", {**config, "pairs": [{**pair, "fields": fields}]}, arrays
+    cells = next(key for key in arrays if key.startswith("values/") and arrays[key].ndim == 2)
+    yield "fewer cells", config, {**arrays, cells: arrays[cells][:-1]}
+    yield "cells of integers", config, {**arrays, cells: arrays[cells].astype(int)}
+    yield "one dimension less", config, {**arrays, cells: np.ascontiguousarray(arrays[cells][:, :-1])}
+    for key, array in arrays.items():
+        if key.startswith("pairs/0/") and array.ndim:
+            yield f"short {key}", config, {**arrays, key: np.ascontiguousarray(array[..., :-1])}
+            yield f"no {key}", config, {name: other for name, other in arrays.items() if name != key}
 
 
-def test_parts_that_are_missing_or_do_not_fit_are_refused(problem, tmp_path):
-    config, arrays = encoded(problem, tmp_path)
-    name = f"uotcell.{type(problem).__name__}"
-    forged = [
-        ({**config, part: value}, arrays) for part in ("state", "axes", "pairs") for value in (None, 5, [5], {"a": 1})
-    ]
-    forged += [({key: value for key, value in config.items() if key != part}, arrays) for part in ("state", "pairs")]
-    forged += [({**config, "state": {**config["state"], "push": 5}}, arrays)]
-    for part in config["pairs"][0]:
-        forged.append(({**config, "pairs": [{k: v for k, v in config["pairs"][0].items() if k != part}]}, arrays))
-    cells = max((key for key in arrays if key.startswith("values/")), key=lambda key: arrays[key].nbytes)
-    forged += [(config, {**arrays, cells: arrays[cells][:-1]}), (config, {**arrays, cells: arrays[cells].astype(int)})]
-    forged += [
-        (config, {**arrays, key: arrays[key][..., :-1]}) for key in arrays if "pairs/0/" in key and arrays[key].ndim
-    ]
-    for i, (settings, values) in enumerate(forged):
-        write_model(tmp_path / f"forged{i}", name, settings, values)
-        with pytest.raises(ValueError, match=f"hold a whole {type(problem).__name__}"):
-            uc.load(tmp_path / f"forged{i}")
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_parts_that_are_missing_or_do_not_fit_are_refused(name, tmp_path):
+    kind = f"{name.capitalize()}Problem"
+    accepted = []
+    for what, config, arrays in forgeries(*stored(name)):
+        write_model(tmp_path / "forged", f"uotcell.{kind}", config, arrays)
+        try:
+            uc.load(tmp_path / "forged")
+        except ValueError as error:
+            if f"hold a whole {kind}" in str(error):
+                continue
+        accepted.append(what)
+    assert accepted == []
 
 
 def test_files_are_safetensors_and_json_only(problem, tmp_path):

@@ -148,7 +148,10 @@ def decode_coupling(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
         _space(decode_cost(config[f"{side}_cost"]), arrays, side, (points - origin)[:, :k])
         for side, points, origin, k in zip(("source", "target"), (x, y), shifts, n_own, strict=True)
     ]
-    linearisation = Linearisation(*spaces, *(jnp.asarray(_checked(arrays, name, None, np.float32)) for name in LINEAR))
+    ranks = [space.basis().shape for space in spaces]
+    shapes = ((ranks[0][0],), (ranks[1][0],), (ranks[0][1], ranks[1][1]), (), (), ())
+    parts = (_checked(arrays, name, shape, np.float32) for name, shape in zip(LINEAR, shapes, strict=True))
+    linearisation = Linearisation(*spaces, *map(jnp.asarray, parts))
     return QuadraticCoupling(
         **shared, target_shift=target_shift, cost=QuadraticCost(linearisation, (x, y), shifts, n_own),
         **{name: config[name] for name in QUADRATIC_NUMBERS},
@@ -157,19 +160,17 @@ def decode_coupling(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
 
 def _space(cost, arrays: Mapping[str, np.ndarray], side: str, own: np.ndarray) -> PointSpace | PathSpace:
     """Return one space of a quadratic problem from the features of its own."""
-    anchors, scale = _checked(arrays, f"{side}/anchors", None, np.float32), arrays[f"{side}/scale"]
+    name, scale = f"{side}/anchors", arrays[f"{side}/scale"]
     if isinstance(cost, Geodesic):
-        if len(anchors) != len(own):
-            raise ValueError(f"paths of {len(anchors)} cells, of which there are {len(own)}")
-        return PathSpace(Paths(own, anchors, cost), float(scale))
-    if anchors.shape[1:] != own.shape[1:]:
-        raise ValueError(f"anchors of shape {anchors.shape}, cells of shape {own.shape}")
+        lengths = _checked(arrays, name, (len(own), *arrays[name].shape[1:2]), np.float32)
+        return PathSpace(Paths(own, lengths, cost), float(scale))
+    anchors = _checked(arrays, name, (*arrays[name].shape[:1], own.shape[1]), np.float32)
     return PointSpace(cost, jnp.asarray(anchors), jnp.asarray(scale, jnp.float32))
 
 
-def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple | None, dtype: type) -> np.ndarray:
+def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple, dtype: type) -> np.ndarray:
     array = arrays[name]
-    if array.dtype != dtype or (shape is not None and array.shape != shape):
+    if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{name!r} of shape {array.shape} and {array.dtype}, expected {shape} and {np.dtype(dtype)}")
     return array
 
