@@ -25,6 +25,7 @@ PUBLIC = ["uotcell", *(f"uotcell.{name}" for name in uotcell.__all__ if inspect.
 # Layers by what they may not know; arrows of the design run pp, tl, pl → benchmark → problems → train → methods →
 # networks, ot.
 ABOVE = {
+    "_disk": {"networks", "ot", "methods", "train", "metrics", "problems", "benchmark", "tl", "pl"},
     "networks": {"ot", "methods", "train", "metrics", "problems", "benchmark", "tl", "pl"},
     "ot": {"networks", "methods", "train", "metrics", "problems", "benchmark", "tl", "pl"},
     "methods": {"train", "metrics", "problems", "benchmark", "tl", "pl"},
@@ -35,7 +36,7 @@ ABOVE = {
     "pp": {"benchmark", "tl", "pl"},
     "datasets": {"networks", "ot", "methods", "train", "metrics", "problems", "benchmark", "tl", "pl"},
 }
-ON_ARRAYS = {"ot", "networks", "methods", "train", "metrics"}
+ON_ARRAYS = {"_disk", "ot", "networks", "methods", "train", "metrics"}
 HEAVY = {"matplotlib", "scanpy", "scvelo", "cellrank", "dask", "distributed"}
 
 
