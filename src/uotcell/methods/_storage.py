@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FORMAT = "uotcell.TransportMap"
 FRAME = ("shift", "scale", "target_shift", "target_scale")
 # What forged or foreign settings can make of code that takes them for ours.
-BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError, RecursionError)
+BROKEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError)
 
 
 def save_map(transport_map: TransportMap, directory: str | Path) -> None:
@@ -80,8 +81,7 @@ def decode_map(config: dict, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]
             raise ValueError(f"Expected a map with arrays for {len(value):,} layers, found {len(arrays)} arrays.")
     shift, scale, target_shift, target_scale = (_number(arrays, name) for name in FRAME)
     try:
-        summary = PairSummary.standard(len(shift), len(target_shift)) if method.crosses_spaces else None
-        template = jax.eval_shape(lambda: method.init(jax.random.key(0), len(shift), summary).params)
+        template = _template(method, len(shift), len(target_shift))
         rescaling = None if hidden is None else _rescaling(hidden, arrays)
         params = _nested("params", template, arrays)
     except _Misfit:
@@ -165,6 +165,14 @@ def _number(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         found = "nothing" if array is None else f"{array.dtype} of shape {array.shape}"
         raise _Misfit(f"Expected {name!r} of a map to be finite float64 of {ndim} axes, found {found}.")
     return array
+
+
+# A screen has hundreds of maps of one shape.
+@lru_cache
+def _template(method: Method, dim: int, target_dim: int) -> Any:
+    """Return shapes and types of a method's parameters; jax works them out without taking memory."""
+    summary = PairSummary.standard(dim, target_dim) if method.crosses_spaces else None
+    return jax.eval_shape(lambda: method.init(jax.random.key(0), dim, summary).params)
 
 
 def _flat(prefix: str, tree: Any) -> dict[str, np.ndarray]:

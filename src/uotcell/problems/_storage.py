@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,10 @@ def _decoded(cls: type[Problem], pair_class: type[FittedPair], config: dict, arr
         setattr(problem, name, decoder.decode(value))
     problem._adatas, problem._loaded_axes = None, decoder.decode(config["axes"])
     _check_cells(problem)
-    problem.fitted = {}
+    problem.fitted, own = {}, _by_pair(arrays)
     for i, entry in enumerate(config["pairs"]):
         key = decoder.decode(entry["key"])
-        parts = {
-            name: (decoder.decode(entry[name]), _under(arrays, f"pairs/{i}/{name}/")) for name in ("coupling", "map")
-        }
+        parts = {name: (decoder.decode(entry[name]), own[str(i), name]) for name in ("coupling", "map")}
         history = decoder.decode(entry["history"])
         problem.fitted[key] = pair_class(
             coupling=decode_coupling(*parts["coupling"], *_pair_cells(problem, key)),
@@ -117,8 +116,14 @@ def _check_cells(problem: Problem) -> None:
                 raise ValueError(f"rows that are not among {len(obs_names)} cells")
 
 
-def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+def _by_pair(arrays: Mapping[str, np.ndarray]) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Arrays of every pair's coupling and map, by number of the pair and name of the part."""
+    found: dict = defaultdict(dict)
+    for name, array in arrays.items():
+        if name.startswith("pairs/"):
+            _, i, part, own = name.split("/", 3)
+            found[i, part][own] = array
+    return found
 
 
 def _pair_cells(problem: Problem, key: tuple) -> tuple[np.ndarray, np.ndarray]:
