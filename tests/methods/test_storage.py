@@ -147,7 +147,7 @@ def test_settings_that_are_none_are_refused_before_they_take_memory(saved, setti
 @pytest.mark.parametrize("hidden", [[10**9], [8] * 100_000, "many", [None]], ids=lambda hidden: str(hidden)[:20])
 def test_rescaling_networks_that_are_none_are_refused(saved, hidden):
     replace_arrays(saved, **{
-        f"rescaling/{side}/{name}": np.zeros(3) if name == "shift" else np.float64(1)
+        f"rescaling/{side}/{name}": np.zeros(3) if name == "shift" else np.ones(())
         for side in ("source", "target") for name in ("shift", "scale", "unit")
     })  # fmt: skip
     edit(saved, rescaling_hidden=hidden)

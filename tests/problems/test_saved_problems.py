@@ -155,6 +155,8 @@ def test_without_its_data_a_problem_does_what_needs_only_the_model(temporal, per
     pd.testing.assert_frame_equal(found.obs, expected.obs)
     np.testing.assert_array_equal(found.obsm["X_pca"], expected.obsm["X_pca"])
     np.testing.assert_array_equal(loaded.pull(UNSEEN, 0.0, 1.0), temporal.pull(UNSEEN, 0.0, 1.0))
+    again = loaded.solve(**FIT)
+    np.testing.assert_array_equal(again.push(UNSEEN, 1.0, 3.0), temporal.push(UNSEEN, 1.0, 3.0))
     perturbation.save(tmp_path / "perturbation")
     loaded = uc.load(tmp_path / "perturbation")
     loadings = np.ones((N_DIMS, len(perturbation.adata.var_names)))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -248,6 +250,7 @@ KINDS = (
     Kind("cost", (CostFn, Geodesic), encode_cost, decode_cost),
     Kind("method", Method, _packed_method, lambda packed: packed.get("record") or decode_method(packed)),
     Kind("cells", MatchedCells, vars, lambda packed: MatchedCells(**packed)),
+    Kind("jax", jax.Array, np.asarray, jnp.asarray),
     Kind("names", pd.Index, _packed_names, _unpacked_names),
     _moment(pd.Timestamp),
     _moment(pd.Timedelta),
