@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import uotcell as uc
+from uotcell._disk._directory import _content_hash
 from uotcell.__main__ import main
 from uotcell.benchmark import _cli
 from uotcell.benchmark._config import resolve_methods
@@ -122,7 +123,7 @@ def test_a_setting_that_is_gone_is_named(page, tmp_path):
     path = tmp_path / "map" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["method"]["settings"]["ridge"] = 0.1
-    path.write_text(json.dumps(config), encoding="utf-8")
+    path.write_text(json.dumps({**config, "sha256": _content_hash(config)}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"settings that Affine has, found \['ridge'\]"):
         uc.methods.TransportMap.load(tmp_path / "map")
 
