@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import uotcell as uc
-from uotcell._disk._directory import _content_hash
 from uotcell.__main__ import main
+from uotcell._disk._directory import _content_hash
 from uotcell.benchmark import _cli
 from uotcell.benchmark._config import resolve_methods
 from uotcell.methods import _registry
