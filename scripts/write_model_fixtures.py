@@ -78,11 +78,9 @@ def write_problems() -> None:
 
 def _write_answers(name: str, pair: uc.problems.FittedPair, **answers: np.ndarray) -> None:
     coupling = pair.coupling
-    rows = np.stack(coupling.sample_pairs(0, 20))
     rescaling = coupling.source_rescaling(np.asarray(coupling.x + coupling.shift) + 0.1)
     weights = {"source_weights": coupling.source_weights, "target_weights": coupling.target_weights}
     answers |= {key: np.asarray(weight) for key, weight in weights.items()}
-    answers |= {"sample_pairs": rows, "source_rescaling": rescaling}
     save_file({key: np.ascontiguousarray(array) for key, array in answers.items()}, FOLDER / f"{name}.safetensors")
 
 

@@ -42,7 +42,6 @@ def check_pair(pair, answers):
         np.testing.assert_allclose(getattr(coupling, name), answers[name], **CLOSE)
     unseen = np.asarray(coupling.x + coupling.shift) + 0.1
     np.testing.assert_allclose(coupling.source_rescaling(unseen), answers["source_rescaling"], rtol=1e-3)
-    assert (np.stack(coupling.sample_pairs(0, 20)) == answers["sample_pairs"]).mean() > 0.9
     assert pair.history.iteration[-1] == 3
     assert pair.metrics["converged"]
 
