@@ -80,7 +80,7 @@ def _write_answers(name: str, pair: uc.problems.FittedPair, **answers: np.ndarra
     coupling = pair.coupling
     rescaling = coupling.source_rescaling(np.asarray(coupling.x + coupling.shift) + 0.1)
     weights = {"source_weights": coupling.source_weights, "target_weights": coupling.target_weights}
-    answers |= {key: np.asarray(weight) for key, weight in weights.items()}
+    answers |= {key: np.asarray(weight) for key, weight in weights.items()} | {"source_rescaling": rescaling}
     save_file({key: np.ascontiguousarray(array) for key, array in answers.items()}, FOLDER / f"{name}.safetensors")
 
 
