@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from uotcell._errors import ConvergenceError
 from uotcell.metrics._inputs import as_populations, check_pairs
 from uotcell.ot._divergence import sinkhorn_divergence as divergence
-from uotcell.ot._inputs import as_mass, as_points
+from uotcell.ot._inputs import as_float32, as_mass, as_points
+from uotcell.ot._settings import check_positive
 
 _compiled_divergence = jax.jit(divergence)
 # Bytes per pair of cells, within and between the sides, that the compiled program takes.
@@ -39,6 +40,8 @@ def sinkhorn_divergence(
 
     Raises
     ------
+    ValueError
+        If ε is not positive, or cells or masses do not fit together.
     MemoryError
         If the costs of all pairs of cells do not fit into free memory.
     uotcell.ConvergenceError
@@ -55,13 +58,17 @@ def sinkhorn_divergence(
     y = as_points(y, "y", dim=x.shape[1])
     n_pairs = len(x) ** 2 + len(x) * len(y) + len(y) ** 2
     check_pairs(_PAIR_BYTES * n_pairs, f"the costs within and between {len(x):,} and {len(y):,} cells")
-    shift = x.mean(axis=0)
-    points = ((p - shift).astype(np.float32) for p in (x, y))
+    check_positive("epsilon", epsilon)
+    # In units in which ε is one: float32 holds neither very small nor very large squares.
+    unit, shift = np.sqrt(epsilon), x.mean(axis=0, dtype=np.float64)
+    points = as_float32([(p - shift) / unit for p in (x, y)], 0.0)
     masses = (as_mass(m, name, len(p)).astype(np.float32) for m, name, p in ((a, "a", x), (b, "b", y)))
-    value, converged = _compiled_divergence(*points, *masses, epsilon)
+    value, converged = _compiled_divergence(*points, *masses, 1.0)
     if not (converged and np.isfinite(value)):
-        raise ConvergenceError(f"The Sinkhorn divergence with epsilon={epsilon:g} did not converge. Raise `epsilon`.")
-    return float(value)
+        raise ConvergenceError(
+            f"The Sinkhorn divergence with epsilon={epsilon:g} did not converge. Raise `epsilon`, or remove far cells."
+        )
+    return epsilon * float(value)
 
 
 def wasserstein_1d(x: ArrayLike, y: ArrayLike, *, a: ArrayLike | None = None, b: ArrayLike | None = None) -> np.ndarray:

@@ -13,14 +13,8 @@ def as_populations(
     x: ArrayLike, y: ArrayLike, a: ArrayLike | None, b: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return two populations as float64 and their masses summing to one, or say what is wrong with them."""
-    x = as_points(x, "x")
-    y = as_points(y, "y", dim=x.shape[1])
-    for points, name in ((x, "x"), (y, "y")):
-        if points.size == 0:
-            raise ValueError(
-                f"Expected `{name}` to hold at least one cell and one dimension, found shape {points.shape}. "
-                "Check how its cells were selected."
-            )
+    x = as_points(x, "x", nonempty=True)
+    y = as_points(y, "y", dim=x.shape[1], nonempty=True)
     a, b = as_mass(a, "a", len(x)), as_mass(b, "b", len(y))
     return x.astype(np.float64), y.astype(np.float64), a / a.sum(), b / b.sum()
 

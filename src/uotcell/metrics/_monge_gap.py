@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
-from ott.geometry.costs import CostFn, TICost
+from ott.geometry.costs import CostFn
 from scipy.optimize import linear_sum_assignment
 
 from uotcell.metrics._inputs import check_pairs
-from uotcell.ot._geometry import pairwise_cost, resolve_cost
-from uotcell.ot._inputs import as_points
+from uotcell.ot._geometry import is_translation_invariant, pairwise_cost, resolve_cost
+from uotcell.ot._inputs import as_float32, as_points
 
 
 def monge_gap(x: ArrayLike, image: ArrayLike, *, cost: str | CostFn = "sqeuclidean") -> float:
@@ -56,7 +56,7 @@ def monge_gap(x: ArrayLike, image: ArrayLike, *, cost: str | CostFn = "sqeuclide
     # float32, float64, and the assignment's copy.
     check_pairs(20 * len(x) ** 2, f"the costs between {len(x):,} cells and their images")
     # float32 keeps the digits of differences only near the origin; costs such as the cosine need the true one.
-    shift = x.mean(axis=0) if isinstance(cost_fn, TICost) else 0.0
-    costs = np.asarray(pairwise_cost(cost_fn, *(jnp.asarray(p - shift, jnp.float32) for p in (x, image))), np.float64)
+    shift = np.median(x, axis=0) if is_translation_invariant(cost_fn) else 0.0
+    costs = np.asarray(pairwise_cost(cost_fn, *map(jnp.asarray, as_float32((x, image), shift))), np.float64)
     rows, columns = linear_sum_assignment(costs)
     return max(0.0, float(np.trace(costs) / len(x) - costs[rows, columns].mean()))

@@ -24,7 +24,17 @@ DENSE_ENTRIES = 64_000_000
 DENSE_BYTES, TILE_BYTES = 20, 24
 # Products of which large terms cancel: a GPU's shortened float32 would leave nothing of small costs.
 HIGHEST = jax.lax.Precision.HIGHEST
-COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": costs.Cosine}
+
+
+@jax.tree_util.register_pytree_node_class
+class Cosine(costs.Cosine):
+    """ott's cosine distance without the 1e-8 it adds to the product of lengths, which makes short cells orthogonal."""
+
+    def __init__(self):
+        super().__init__(ridge=float(np.finfo(np.float32).tiny))
+
+
+COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": Cosine}
 
 
 def resolve_cost(cost: str | costs.CostFn) -> costs.CostFn:
@@ -34,6 +44,11 @@ def resolve_cost(cost: str | costs.CostFn) -> costs.CostFn:
     if cost not in COSTS:
         raise ValueError(f"Expected `cost` to be one of {sorted(COSTS)} or an ott `CostFn`, found {cost!r}.")
     return COSTS[cost]()
+
+
+def is_translation_invariant(cost_fn: costs.CostFn) -> bool:
+    """Whether moving all cells changes no cost."""
+    return isinstance(cost_fn, (costs.TICost, costs.Euclidean))
 
 
 @jax.jit
@@ -148,6 +163,11 @@ class PointGeometry(Geometry):
     def from_cost(cls, cost: jax.Array, a: jax.Array, b: jax.Array, epsilon) -> PointGeometry:
         """Take the cost itself, shape ``(n, m)``, in units of its scale, where it is no function of two points."""
         return cls.tree_unflatten({"tile": None}, (None, None, a, b, None, 1.0, epsilon, cost))
+
+    def at(self, epsilon) -> PointGeometry:
+        """Return the same points and costs with another ε."""
+        *parts, _, cost = self.tree_flatten()[0]
+        return self.tree_unflatten({"tile": self.tile}, (*parts, epsilon, cost))
 
     @property
     def shape(self) -> tuple[int, int]:

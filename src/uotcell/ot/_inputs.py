@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+# Largest coordinates of which squares, their sums over many dimensions, and the inverses of these fit into float32.
+SMALLEST_CLOUD, LARGEST_CLOUD = 1e-15, 1e15
 
-def as_points(points: ArrayLike, name: str, *, dim: int | None = None) -> np.ndarray:
+
+def as_points(points: ArrayLike, name: str, *, dim: int | None = None, nonempty: bool = False) -> np.ndarray:
     """Return points as a finite float array of shape ``(n_cells, n_dims)``, or say what is wrong with them."""
     points = np.asarray(points)
     if points.ndim != 2 or points.dtype.kind not in "fiub":
         raise ValueError(
             f"Expected `{name}` to be a dense numeric array of shape (n_cells, n_dims), "
             f"found shape {points.shape} and dtype {points.dtype}."
+        )
+    if nonempty and points.size == 0:
+        raise ValueError(
+            f"Expected `{name}` to hold at least one cell and one dimension, found shape {points.shape}. "
+            "Check how its cells were selected."
         )
     if dim is not None and points.shape[1] != dim:
         raise ValueError(f"Expected `{name}` to have {dim} dimensions, as in the fit, found {points.shape[1]}.")
@@ -24,6 +34,22 @@ def as_points(points: ArrayLike, name: str, *, dim: int | None = None) -> np.nda
             f"(first: row {int(bad.argmax())}). Remove these cells or recompute the representation."
         )
     return points
+
+
+def as_float32(sides: Sequence[np.ndarray], shift: ArrayLike) -> list[np.ndarray]:
+    """Move all sides by ``−shift`` and round them to float32, or say that their squares would not fit into it."""
+    rounded, largest = [], 0.0
+    for side in sides:
+        moved = side - shift
+        largest = max(largest, float(moved.max()), -float(moved.min()))
+        with np.errstate(over="ignore"):  # what overflows is refused
+            rounded.append(np.asarray(moved, np.float32))
+    if largest > 0 and not SMALLEST_CLOUD <= largest <= LARGEST_CLOUD:
+        raise ValueError(
+            f"Expected cells between {SMALLEST_CLOUD:g} and {LARGEST_CLOUD:g} from their centre, found {largest:.3g}: "
+            "float32 does not hold their squares. Divide all cells by one number."
+        )
+    return rounded
 
 
 def as_mass(mass: ArrayLike | None, name: str, n: int) -> np.ndarray:

@@ -17,17 +17,18 @@ from uotcell.ot._alternation import (
     objective,
     plan_of,
 )
+from uotcell.ot._annealing import ladder
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic
 from uotcell.ot._geometry import mean_squared_distance
 from uotcell.ot._inputs import as_key, as_mass, as_points, on_device
 from uotcell.ot._quadratic_coupling import QuadraticCost, QuadraticCoupling
 from uotcell.ot._sampling import choose
-from uotcell.ot._settings import check_balance, check_count, check_positive, check_solution, resolve_tau
+from uotcell.ot._settings import check_count, check_masses, check_positive, check_solution, resolve_tau
 from uotcell.ot._sinkhorn import Penalties, SinkhornSolution
 from uotcell.ot._solve import pad, without_padding
 from uotcell.ot._spaces import Linearisation, build_space
-from uotcell.ot._starts import best_starts, descend, ladder, value
+from uotcell.ot._starts import best_starts, descend, value
 
 # Anchors per side of the small problem on which starts are compared.
 COARSE_CELLS = 500
@@ -127,7 +128,7 @@ def solve_quadratic(
     >>> coupling.push(x).shape, coupling.converged
     ((120, 3), True)
     """
-    x, y = as_points(x, "x"), as_points(y, "y")
+    x, y = as_points(x, "x", nonempty=True), as_points(y, "y", nonempty=True)
     n_own = (x.shape[1], y.shape[1])
     x, y, weight = _with_shared(x, y, x_shared, y_shared, fused_weight)
     a, b = as_mass(a, "a", len(x)), as_mass(b, "b", len(y))
@@ -138,7 +139,7 @@ def solve_quadratic(
         check_count(name, count)
     memory_limit = parse_memory(memory_limit)
     tau = resolve_tau(tau, marginal_penalty, epsilon)
-    check_balance(tau, a, b)
+    check_masses(tau, a, b)
     costs = cost if isinstance(cost, tuple) else (cost, cost)
     if len(costs) != 2:
         raise ValueError(f"Expected `cost` to be one cost or a tuple of two, found {len(costs)}.")

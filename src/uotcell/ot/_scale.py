@@ -32,7 +32,7 @@ def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Ar
         scale = mean if scale_cost == "mean" else float(np.median(cost))
     _check_scale(scale, scale_cost)
     if scale_cost == "mean":
-        _warn_if_few_cells_set_the_scale(scale, x, y, i, j, cost_fn)
+        _warn_if_few_cells_set_the_scale(scale, x, y, a, b, i, j, cost_fn)
     return scale
 
 
@@ -44,7 +44,7 @@ def table_scale(table: np.ndarray, a: np.ndarray, b: np.ndarray, scale_cost: str
     scale = mean if scale_cost == "mean" else median
     _check_scale(scale, scale_cost)
     if scale_cost == "mean":
-        _warn_if_scale_is_far_from_median(scale, median)
+        warn_if_scale_is_far_from_median(scale, median, _farthest(table.mean(axis=1), table.mean(axis=0)))
     return scale
 
 
@@ -60,22 +60,31 @@ def _is_number(scale_cost: str | float) -> bool:
 def _check_scale(scale: float, scale_cost: str) -> None:
     if not float(np.finfo(np.float32).tiny) <= scale <= float(np.finfo(np.float32).max):
         raise ValueError(
-            f"Expected a positive {scale_cost} cost between source and target, found {scale:.3g}: all their cells "
-            "coincide or the values overflow float32. Check the representation, or give `scale_cost` a number."
+            f"Expected a positive {scale_cost} cost between source and target, found {scale:.3g}: "
+            f"{'all their cells' if scale_cost == 'mean' else 'half of all pairs of their cells'} coincide, or the "
+            "values leave float32. Check the representation, or give `scale_cost` a number."
         )
 
 
-def _warn_if_few_cells_set_the_scale(scale: float, x, y, i, j, cost_fn: CostFn) -> None:
+def _warn_if_few_cells_set_the_scale(scale: float, x, y, a, b, i, j, cost_fn: CostFn) -> None:
     """Warn when far cells, not the bulk, decide what one unit of cost is."""
     # Of one size, whatever the data, so that this is compiled once.
-    x, y = (on_device(points[np.resize(rows, 512)]) for points, rows in ((x, i), (y, j)))
-    _warn_if_scale_is_far_from_median(scale, float(jnp.median(pairwise_cost(cost_fn, x, y))))
+    some = (on_device(points[np.resize(rows, 512)]) for points, rows in ((x, i), (y, j)))
+    lengths = ((mass > 0) * np.einsum("ij,ij->i", points, points) for points, mass in ((x, a), (y, b)))
+    warn_if_scale_is_far_from_median(scale, float(jnp.median(pairwise_cost(cost_fn, *some))), _farthest(*lengths))
 
 
-def _warn_if_scale_is_far_from_median(scale: float, median: float) -> None:
+def _farthest(x: np.ndarray, y: np.ndarray) -> str:
+    return f"row {x.argmax()} of `x`" if x.max() >= y.max() else f"row {y.argmax()} of `y`"
+
+
+def warn_if_scale_is_far_from_median(
+    scale: float, median: float, farthest: str, remedy: str = " or use scale_cost='median'"
+) -> None:
+    """Warn when the mean cost is not that of most pairs, and name the cell that is farthest from all others."""
     if scale > 5 * median:
         warnings.warn(
             f"The mean cost ({scale:.3g}) is more than five times the median ({median:.3g}): a few far cells set the "
-            "scale of `epsilon` for all others. Remove these cells or use scale_cost='median'.",
+            f"scale of `epsilon` for all others. The farthest is {farthest}. Remove these cells{remedy}.",
             stacklevel=5,
         )

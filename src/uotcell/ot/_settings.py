@@ -7,6 +7,7 @@ import numpy as np
 from uotcell._errors import ConvergenceError
 
 MASSLESS = 1e-6
+SMALLEST_MASS, LARGEST_MASS = 1e-30, 1e30
 
 
 def resolve_tau(tau, marginal_penalty, epsilon: float) -> tuple[float, float]:
@@ -39,8 +40,16 @@ def check_count(name: str, value: int | None) -> None:
         raise ValueError(f"Expected `{name}` to be a positive integer, found {value!r}.")
 
 
-def check_balance(tau: tuple[float, float], a: np.ndarray, b: np.ndarray) -> None:
-    """Raise if no mass may change and the sides have different masses."""
+def check_masses(tau: tuple[float, float], a: np.ndarray, b: np.ndarray) -> None:
+    """Raise if float32 cannot hold a mass, or no mass may change and the sides have different masses."""
+    for name, mass in (("a", a), ("b", b)):
+        least, total = mass[mass > 0].min(), mass.sum()
+        if not (least >= SMALLEST_MASS and total <= LARGEST_MASS):
+            raise ValueError(
+                f"Expected masses `{name}` of zero or at least {SMALLEST_MASS:g}, and of a sum of at most "
+                f"{LARGEST_MASS:g}, found {least:.3g} and {total:.3g}. Choose units in which the sum is near one, and "
+                "set masses to zero that are next to nothing in these."
+            )
     if tau == (1.0, 1.0) and not np.isclose(a.sum(), b.sum(), rtol=1e-4):
         raise ValueError(
             f"Expected `a` and `b` to have equal sums in a balanced problem, found {a.sum():.4g} and {b.sum():.4g}. "

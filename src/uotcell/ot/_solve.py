@@ -5,24 +5,34 @@ from __future__ import annotations
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
-from ott.geometry.costs import CostFn, TICost
+from ott.geometry.costs import CostFn, Euclidean, SqEuclidean
 
 from uotcell._memory import check_memory, memory_bytes, on_accelerator, parse_memory
+from uotcell.ot._annealing import annealed_sinkhorn
 from uotcell.ot._coupling import UnbalancedCoupling, default_tile
 from uotcell.ot._extend import structured_coupling
 from uotcell.ot._geodesic import Geodesic, GeodesicCost
-from uotcell.ot._geometry import DENSE_BYTES, DENSE_ENTRIES, PointGeometry, log_kernel_sum, resolve_cost
-from uotcell.ot._inputs import as_key, as_mass, as_points, on_device, padded_size
+from uotcell.ot._geometry import (
+    DENSE_BYTES,
+    DENSE_ENTRIES,
+    PointGeometry,
+    is_translation_invariant,
+    log_kernel_sum,
+    resolve_cost,
+)
+from uotcell.ot._inputs import as_float32, as_key, as_mass, as_points, on_device, padded_size
 from uotcell.ot._sampling import choose
 from uotcell.ot._scale import cost_scale, table_scale
-from uotcell.ot._settings import check_balance, check_count, check_positive, check_solution, resolve_tau
-from uotcell.ot._sinkhorn import Penalties, SinkhornSolution, sinkhorn
+from uotcell.ot._settings import check_count, check_masses, check_positive, check_solution, resolve_tau
+from uotcell.ot._sinkhorn import SinkhornSolution
 from uotcell.ot._structured import StructuredCoupling
 
 # Bytes per path length at the peak of a geodesic solve, which holds and copies the table on host and device.
 PATH_BYTES = 32
 # Cells per side up to which clouds are padded: compiling takes seconds, longer than a solve of this size.
 PADDED_CELLS = 4_096
+# Cells per side of which the centre is taken.
+CENTRE_CELLS = 4_096
 
 
 def solve_unbalanced(
@@ -105,8 +115,8 @@ def solve_unbalanced(
     >>> coupling.source_weights.shape, coupling.converged
     ((200,), True)
     """
-    x = as_points(x, "x")
-    y = as_points(y, "y", dim=x.shape[1])
+    x = as_points(x, "x", nonempty=True)
+    y = as_points(y, "y", dim=x.shape[1], nonempty=True)
     a, b = as_mass(a, "a", len(x)), as_mass(b, "b", len(y))
     check_positive("epsilon", epsilon)
     check_positive("threshold", threshold)
@@ -114,7 +124,7 @@ def solve_unbalanced(
         check_count(name, count)
     memory_limit = parse_memory(memory_limit)
     tau = resolve_tau(tau, marginal_penalty, epsilon)
-    check_balance(tau, a, b)
+    check_masses(tau, a, b)
     if cost == "geodesic" or isinstance(cost, Geodesic):
         settings = {"epsilon": float(epsilon), "tau": tau, "threshold": threshold, "max_iterations": max_iterations}
         geodesic = Geodesic() if isinstance(cost, str) else cost
@@ -123,11 +133,12 @@ def solve_unbalanced(
     cost_fn = resolve_cost(cost)
     rng_scale, *rng_anchors = jax.random.split(as_key(rng), 3)
 
-    shift = (a @ x / a.sum() + b @ y / b.sum()) / 2 if isinstance(cost_fn, TICost) else np.zeros(x.shape[1])
-    x, y = (np.asarray(points - shift, np.float32) for points in (x, y))
-    scale = cost_scale(x, y, a, b, cost_fn, scale_cost, rng_scale)
-
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
+    shift = _centre((x, y), (rows, columns)) if is_translation_invariant(cost_fn) else np.zeros(x.shape[1])
+    x, y = as_float32((x, y), shift)
+    scale = cost_scale(x, y, a, b, cost_fn, scale_cost, rng_scale)
+    if isinstance(cost_fn, (SqEuclidean, Euclidean)):
+        _check_far_cells((x, y), (a, b), tau, cost_fn, scale * epsilon)
     if anchors is not None:
         rows, columns = (choose(key, side, anchors) for key, side in zip(rng_anchors, (rows, columns), strict=True))
     mass_x, mass_y = a[rows] * (a.sum() / a[rows].sum()), b[columns] * (b.sum() / b[columns].sum())
@@ -137,9 +148,10 @@ def solve_unbalanced(
         tile = default_tile(len(columns), memory_limit, n_rows=len(rows))
     (points_x, split_x), (points_y, split_y) = pad(x[rows], mass_x), pad(y[columns], mass_y)
     geometry = PointGeometry(points_x, points_y, split_x, split_y, cost_fn, scale, epsilon, tile=tile)
-    solution = sinkhorn(geometry, penalties=Penalties.of(tau), threshold=threshold, max_iterations=max_iterations)
+    settings = {"epsilon": float(epsilon), "tau": tau, "threshold": threshold}
+    solution = annealed_sinkhorn(geometry, max_iterations=max_iterations, **settings)
     solution = without_padding(solution, len(rows), len(columns))
-    check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
+    check_solution(solution, prior=np.sqrt(a.sum() * b.sum()), **settings)
 
     mass = float(np.asarray(solution.source_weights, np.float64).sum())
     kernel = {"cost_fn": cost_fn, "scale": scale, "epsilon": epsilon}
@@ -183,13 +195,40 @@ def _solve_geodesic(
     (order_x, mass_x), (order_y, mass_y) = pad(np.arange(len(rows)), a[rows]), pad(np.arange(len(columns)), b[columns])
     padded = on_device(table[np.ix_(order_x, order_y)] / scale)
     geometry = PointGeometry.from_cost(padded, mass_x, mass_y, epsilon)
-    solution = sinkhorn(geometry, penalties=Penalties.of(tau), threshold=threshold, max_iterations=max_iterations)
+    settings = {"epsilon": epsilon, "tau": tau, "threshold": threshold}
+    solution = annealed_sinkhorn(geometry, max_iterations=max_iterations, **settings)
     solution = without_padding(solution, len(rows), len(columns))
-    check_solution(solution, tau=tau, epsilon=epsilon, threshold=threshold, prior=np.sqrt(a.sum() * b.sum()))
+    check_solution(solution, prior=np.sqrt(a.sum() * b.sum()), **settings)
     return structured_coupling(
         StructuredCoupling, cost, (x, y), (a, b), (rows, columns), solution, epsilon=epsilon, tau=tau, scale=scale,
         memory_limit=memory_limit,
     )  # fmt: skip
+
+
+def _centre(cells, support) -> np.ndarray:
+    """Median of some cells of both sides: a far cell would carry the mean away from all others."""
+    some = [points[rows[:: -(-len(rows) // CENTRE_CELLS)]] for points, rows in zip(cells, support, strict=True)]
+    return np.median(np.concatenate(some).astype(np.float64), axis=0)
+
+
+def _check_far_cells(cells, masses, tau: tuple[float, float], cost_fn: CostFn, blur: float) -> None:
+    """Raise if cells are so far out that float32 rounds their costs by more than the blur, and it matters.
+
+    It does not where they lose their mass: on one side alone, if that is not balanced.
+    """
+    far = []
+    for points, mass in zip(cells, masses, strict=True):
+        cost = np.einsum("ij,ij->i", points, points, dtype=np.float64)
+        cost = np.sqrt(cost) if isinstance(cost_fn, Euclidean) else cost
+        far.append(np.flatnonzero((cost * np.finfo(np.float32).eps > blur) & (mass > 0)))
+    both = all(len(rows) for rows in far)
+    for name, rows, t in zip("xy", far, tau, strict=True):
+        if len(rows) and (both or t == 1):
+            raise ValueError(
+                f"Expected cells whose costs float32 resolves to `epsilon`, found {len(rows)} of `{name}` too far from "
+                f"the others (first: row {rows[0]}). Remove them, raise `epsilon`, or, where the other side has none, "
+                "let their mass change with `tau` below 1."
+            )
 
 
 def pad(points: np.ndarray, mass: np.ndarray) -> tuple[jax.Array, jax.Array]:

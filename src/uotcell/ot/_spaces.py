@@ -12,7 +12,8 @@ from ott.geometry.costs import CostFn, SqEuclidean
 from uotcell._memory import check_memory
 from uotcell.ot._geodesic import Geodesic, Paths, neighbor_graph, path_lengths
 from uotcell.ot._geometry import HIGHEST, pairwise_cost, resolve_cost
-from uotcell.ot._inputs import on_device
+from uotcell.ot._inputs import as_float32, on_device
+from uotcell.ot._scale import warn_if_scale_is_far_from_median
 
 
 class PointSpace(NamedTuple):
@@ -103,7 +104,8 @@ def build_space(
         space = PathSpace(paths, 1.0)
         table = paths.lengths[anchors].astype(np.float64) ** geodesic.power
     else:
-        space = PointSpace(resolve_cost(cost), on_device(points[anchors]), 1.0)
+        (rounded,) = as_float32([points], 0.0)
+        space = PointSpace(resolve_cost(cost), on_device(rounded[anchors]), 1.0)
         table = np.asarray(space.distances(space.anchors), np.float64)
     scale = float(mass @ table @ mass / mass.sum() ** 2)
     if not float(np.finfo(np.float32).tiny) <= scale <= float(np.finfo(np.float32).max):
@@ -111,6 +113,8 @@ def build_space(
             f"Expected a positive mean cost between the cells of `{name}`, found {scale:.3g}: they all coincide or the "
             "values overflow float32. Check the representation."
         )
+    farthest = f"row {anchors[table.mean(axis=1).argmax()]} of `{name}`"
+    warn_if_scale_is_far_from_median(scale, float(np.median(table)), farthest, remedy="")
     return space._replace(scale=jnp.float32(scale) if isinstance(space, PointSpace) else scale), table / scale
 
 

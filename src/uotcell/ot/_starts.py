@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uotcell.ot._alternation import Alternation, QuadraticProblem, alternate, objective, plan_of
+from uotcell.ot._annealing import ladder
 from uotcell.ot._inputs import on_device
 from uotcell.ot._sinkhorn import Penalties
 
@@ -21,17 +22,9 @@ SAME_OBJECTIVE = 3e-4
 START_EPSILON = 0.03
 # ε at which starts are compared first. Solutions fork at about a tenth of the mean cost; from there on they are few.
 FORK_EPSILON, PRODUCT_EPSILON = 0.05, 1.0
-LADDER_STEP, LADDER_OUTER, MATCH_SWEEPS = 0.4, 30, 200
+LADDER_OUTER, MATCH_SWEEPS = 30, 200
 # Starts followed to the end.
 FINALISTS = 4
-
-
-def ladder(start: float, epsilon: float) -> list[float]:
-    """Values of ε falling geometrically from ``start``, ending at ``epsilon``."""
-    values = [epsilon]
-    while values[0] / LADDER_STEP <= start * 1.001:
-        values.insert(0, values[0] / LADDER_STEP)
-    return values
 
 
 def descend(
