@@ -1,4 +1,4 @@
-"""Keep a process that compiles thousands of programs alive, and off the network."""
+"""Keep a process that compiles thousands of programs alive and off the network, and examples of properties the same."""
 
 import gc
 import socket
@@ -6,9 +6,21 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Every compiled program holds some memory maps, of which Linux grants a process 65,530; past them compiling crashes.
 MAPS, ENOUGH_MAPS = Path("/proc/self/maps"), 20_000
+
+# An example may have to compile first.
+settings.register_profile(
+    "uotcell",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=15,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("uotcell")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Largest coordinates of which squares, their sums over many dimensions, and the inverses of these fit into float32.
+# Of such coordinates squares, their sums over many dimensions, and the inverses of these fit into float32.
 SMALLEST_CLOUD, LARGEST_CLOUD = 1e-15, 1e15
 
 
@@ -38,16 +38,18 @@ def as_points(points: ArrayLike, name: str, *, dim: int | None = None, nonempty:
 
 def as_float32(sides: Sequence[np.ndarray], shift: ArrayLike) -> list[np.ndarray]:
     """Move all sides by ``−shift`` and round them to float32, or say that their squares would not fit into it."""
-    rounded, largest = [], 0.0
+    rounded, ends = [], []
     for side in sides:
         moved = side - shift
-        largest = max(largest, float(moved.max()), -float(moved.min()))
+        ends += [moved.min(axis=0), moved.max(axis=0)]
         with np.errstate(over="ignore"):  # what overflows is refused
             rounded.append(np.asarray(moved, np.float32))
-    if largest > 0 and not SMALLEST_CLOUD <= largest <= LARGEST_CLOUD:
+    largest, spread = float(np.abs(ends).max()), float(np.ptp(ends, axis=0).max())
+    if largest > LARGEST_CLOUD or 0 < spread < SMALLEST_CLOUD:
+        found = largest if largest > LARGEST_CLOUD else spread
         raise ValueError(
-            f"Expected cells between {SMALLEST_CLOUD:g} and {LARGEST_CLOUD:g} from their centre, found {largest:.3g}: "
-            "float32 does not hold their squares. Divide all cells by one number."
+            f"Expected cells that differ by {SMALLEST_CLOUD:g} to {LARGEST_CLOUD:g}, found {found:.3g}: float32 does "
+            "not hold their squares. Divide all cells by one number."
         )
     return rounded
 
