@@ -349,7 +349,5 @@ def test_a_quadratic_problem_that_one_cell_decides_names_the_cell():
 
 def test_a_quadratic_problem_that_does_not_settle_says_so():
     x, y = spaces()
-    with pytest.raises(
-        uc.ConvergenceError, match=r"epsilon=0.001, tau=\(1, 1\)|plan of the quadratic problem still changed"
-    ):
+    with pytest.raises(uc.ConvergenceError, match="quadratic problem still changed|from its optimality"):
         solve_quadratic(x, y, tau=1.0, epsilon=1e-3, max_iterations=20)
