@@ -268,7 +268,7 @@ def test_any_memory_layout_will_do():
     np.testing.assert_array_equal(plain.push(np.asfortranarray(x)), plain.push(x))
 
 
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, M), (2, 1_000)])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 1_000)])
 def test_few_cells_against_one_or_many(n, m):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(n, 3)), rng.normal(size=(m, 3)) + 1
@@ -285,8 +285,8 @@ def test_cells_that_coincide_or_are_none_are_refused():
     for solver in (uc.ot.solve_unbalanced, uc.ot.solve_quadratic):
         with pytest.raises(ValueError, match=r"`x` to hold at least one cell and one dimension, found shape \(0, 3\)"):
             solver(x[:0], y)
-        with pytest.raises(ValueError, match=r"`y` to hold at least one cell and one dimension, found shape \(32, 0\)"):
-            solver(x[:, :0], y[:, :0]) if solver is uc.ot.solve_unbalanced else solver(x, y[:, :0])
+        with pytest.raises(ValueError, match=r"`x` to hold at least one cell and one dimension, found shape \(40, 0\)"):
+            solver(x[:, :0], y)
     with pytest.raises(ValueError, match=r"positive mean cost .*all their cells coincide"):
         solve(np.full((5, 2), 1000.1), np.full((4, 2), 1000.1))
     with pytest.raises(ValueError, match=r"positive median cost .*half of all pairs of their cells coincide"):
@@ -349,5 +349,5 @@ def test_a_quadratic_problem_that_one_cell_decides_names_the_cell():
 
 def test_a_quadratic_problem_that_does_not_settle_says_so():
     x, y = spaces()
-    with pytest.raises(uc.ConvergenceError, match="quadratic problem still changed|from its optimality"):
+    with pytest.raises(uc.ConvergenceError, match=r"quadratic problem still changed|from its optimality"):
         solve_quadratic(x, y, tau=1.0, epsilon=1e-3, max_iterations=20)
