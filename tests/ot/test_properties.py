@@ -26,15 +26,14 @@ def cells(n):
 
 
 def masses(n):
-    # Cells without mass, and masses that differ by up to 2,000.
-    return hnp.arrays(np.float64, n, elements=st.sampled_from([0.0, 1e-3, 0.1, 0.5, 1.0, 2.0]))
+    return hnp.arrays(np.float64, n, elements=st.sampled_from([1e-3, 0.1, 0.5, 1.0, 2.0]))
 
 
 @st.composite
 def problems(draw, taus=TAUS):
-    """Two clouds with masses of sum one, ε and τ; costs are in units of one."""
+    """Two clouds with masses of sum one, ε and τ; costs are in units of one. The last source cell has no mass."""
     x, y, a, b = draw(cells(N)), draw(cells(M)), draw(masses(N)), draw(masses(M))
-    assume(a.sum() > 0 and b.sum() > 0)
+    a[-1] = 0.0
     settings = {"epsilon": draw(st.sampled_from([0.1, 0.5, 2.0])), "tau": draw(st.sampled_from(taus))}
     return SimpleNamespace(x=x, y=y, a=a / a.sum(), b=b / b.sum(), settings=settings)
 
@@ -70,12 +69,9 @@ def test_marginals_sum_alike_and_obey_the_optimality_conditions(p):
 
 @given(problems())
 def test_agrees_with_float64(p):
-    keep = p.a > 0, p.b > 0
-    cost = ((p.x[:, None] - p.y) ** 2).sum(axis=2)[np.ix_(*keep)]
-    plan = reference_plan(cost, p.settings["epsilon"], p.settings["tau"], p.a[keep[0]], p.b[keep[1]])
-    source, target = weights(solve(p))
-    assert_same((source[keep[0]], target[keep[1]]), (plan.sum(1), plan.sum(0)))
-    assert source[~keep[0]].sum() == target[~keep[1]].sum() == 0
+    cost = ((p.x[:-1, None] - p.y) ** 2).sum(axis=2)
+    plan = reference_plan(cost, p.settings["epsilon"], p.settings["tau"], p.a[:-1], p.b)
+    assert_same(weights(solve(p)), (np.append(plan.sum(1), 0.0), plan.sum(0)))
 
 
 @given(problems(), st.randoms(use_true_random=False))
@@ -93,7 +89,7 @@ def test_moving_both_clouds_changes_nothing(p, shift):
 @given(problems(), st.sampled_from([1e-12, 1e-6, 0.3, 1e4, 1e8]))
 def test_units_of_the_cells_change_nothing_where_the_scale_follows(p, factor):
     spread = ((p.x[:, None] - p.y) ** 2).sum(axis=2)
-    mean, median = p.a @ spread @ p.b, np.median(spread[np.ix_(p.a > 0, p.b > 0)])
+    mean, median = p.a @ spread @ p.b, np.median(spread[:-1])
     assume(0 < mean < 4 * median)  # beyond five times uotcell warns
     relative = {"scale_cost": "mean"}
     found = solve(p, x=p.x * factor, y=p.y * factor, **relative)
@@ -103,13 +99,10 @@ def test_units_of_the_cells_change_nothing_where_the_scale_follows(p, factor):
 
 @given(problems(), st.sampled_from([0.01, 0.5, 7.0, 1e3]))
 def test_only_ratios_of_cost_epsilon_and_penalty_count(p, factor):
-    # (C/s, ε, λ) and (C/(s/k), kε, kλ) are one problem times k; τ = λ/(λ + ε) stays.
-    settings = {"epsilon": p.settings["epsilon"] * factor, "scale_cost": 1 / factor}
-    # The penalty is said once as λ and once as τ.
-    penalty = [np.inf if t == 1 else t / (1 - t) * settings["epsilon"] for t in p.settings["tau"]]
-    by_penalty = solve(p, **settings, tau=None, marginal_penalty=tuple(penalty))
-    assert by_penalty.tau == pytest.approx(p.settings["tau"])
-    assert_same(weights(solve(p, **settings)), weights(solve(p)))
+    # (C/s, ε, λ) and (C/(s/k), kε, kλ) are one problem times k, and τ = λ/(λ + ε) stays.
+    found = solve(p, epsilon=p.settings["epsilon"] * factor, scale_cost=1 / factor)
+    assert_same(weights(found), weights(solve(p)))
+    np.testing.assert_allclose(found.f, factor * np.asarray(solve(p).f), rtol=1e-2, atol=1e-3 * factor)
 
 
 @given(problems())
@@ -118,19 +111,15 @@ def test_swapping_the_sides_swaps_the_answer(p):
     assert_same(weights(solve(p, x=p.y, y=p.x, a=p.b, b=p.a, tau=tau))[::-1], weights(solve(p)))
 
 
-@given(problems(), st.integers(0, N - 2), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+@given(problems(), st.integers(0, N - 2), st.sampled_from([1e-6, 0.1, 0.5]))
 def test_a_cell_may_be_split_in_two(p, cell, share):
     # The last cell becomes a copy of another one and takes a share of its mass.
-    whole = p.a.copy()
-    whole[cell], whole[-1] = whole[cell] + whole[-1], 0.0
-    split = whole.copy()
-    split[cell], split[-1] = (1 - share) * whole[cell], share * whole[cell]
-    assume(min(split[split > 0], default=0) > 1e-9)
-    x = p.x.copy()
+    x, split = p.x.copy(), p.a.copy()
     x[-1] = x[cell]
+    split[[cell, -1]] = (1 - share) * p.a[cell], share * p.a[cell]
     source, target = weights(solve(p, x=x, a=split))
     source[cell], source[-1] = source[cell] + source[-1], 0.0
-    assert_same((source, target), weights(solve(p, x=x, a=whole)))
+    assert_same((source, target), weights(solve(p)))
 
 
 @given(problems(taus=[None]))
