@@ -11,7 +11,7 @@ from sinkhorn_reference import reference_plan
 
 import uotcell as uc
 from uotcell.ot import _annealing
-from uotcell.ot._sinkhorn import sinkhorn
+from uotcell.ot._sinkhorn import Penalties, sinkhorn
 
 N, M, EPSILON, TAU = 40, 32, 0.05, 0.95
 
@@ -82,7 +82,8 @@ def test_a_small_epsilon_comes_close_to_the_exact_plan_when_balanced():
     # 1e-3 of the mass may be out of place, and the plan's blur costs at most ε log n.
     assert (plan * cost).sum() == pytest.approx(exact, abs=1e-3 * cost.max() + 1e-4 * np.log(N))
     # Without the ladder, which keeps most sweeps for the last level, the same problem is far from solved.
-    direct = sinkhorn(geometries[-1], tau=(1.0, 1.0), threshold=1e-3, max_iterations=10 * coupling.n_iters)
+    balanced, most = Penalties.of((1.0, 1.0)), 10 * coupling.n_iters
+    direct = sinkhorn(geometries[-1], penalties=balanced, threshold=1e-3, max_iterations=most)
     assert float(direct.marginal_error) > 1e-3
 
 
