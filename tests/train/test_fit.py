@@ -178,7 +178,7 @@ def test_average_is_corrected_for_its_start(coupling, method):
         expected += weight * np.asarray(single.state.params["source"]["linear"][...])[0]
         weights += weight
     carry, *_ = _program.train_chunk(settings, carry, 0, 5, run)
-    found = _program.averaged(settings, carry, 5, 5)["source"]["linear"][0]
+    found = _program.averaged(settings, carry, np.array([5]), 5)["source"]["linear"][0]
     np.testing.assert_allclose(found, expected / weights, atol=1e-5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -146,6 +147,8 @@ class PerturbationProblem(Problem):
         source_noise: float = 0.0,
         group_size: int | None = None,
         rng: jax.Array | int = 0,
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int | None = None,
         progress: bool = True,
     ) -> PerturbationProblem:
         """Solve the coupling of the training cells of every pair and train all maps together.
@@ -166,17 +169,24 @@ class PerturbationProblem(Problem):
         rng
             Key or seed. The same one gives bit-equal results on the same machine; the keys of a pair depend on its
             labels, not on the other pairs.
+        checkpoint_dir, checkpoint_every
+            Folder for checkpoints and steps between them, see :func:`uotcell.train.fit_many`. The same call goes on
+            from there: couplings are solved again, finished pairs are not trained again.
 
         Returns
         -------
-        The problem itself.
+        The problem itself. After Ctrl-C, which warns, :attr:`fitted` holds the pairs that have a map.
 
         Raises
         ------
         MemoryError
             If a part of the problem exceeds ``memory_limit``.
+        OSError
+            If a checkpoint cannot be written, as on a full disk. Those before it remain.
         uotcell.ConvergenceError
-            If a coupling or a training run fails; ``adata`` is then untouched.
+            If a coupling fails; or the training of a pair, when all others have ended. ``adata`` is then untouched,
+            :attr:`fitted` holds the other pairs, and ``results`` of the error those that broke too, in the order of
+            :attr:`pairs`.
         """
         self._require("params", "prepare")
         method = resolve_method(method)
@@ -199,14 +209,23 @@ class PerturbationProblem(Problem):
         else:
             validated = {"valid": [self._matched.split_cells(pair, "valid") for pair in self.pairs]}
         names = [pair_name(pair) for pair in self.pairs]
-        maps = fit_many(
-            method, couplings, rng=list(keys_training), names=names, progress=progress, **validated, **trained
-        )
+        failure = None
+        try:
+            maps = fit_many(
+                method, couplings, rng=list(keys_training), names=names, checkpoint_dir=checkpoint_dir,
+                checkpoint_every=checkpoint_every, progress=progress, **validated, **trained,
+            )  # fmt: skip
+        except ConvergenceError as error:
+            # The others are kept: one condition must not cost those that trained well.
+            maps, failure = [None if i in error.failed else pair for i, pair in enumerate(error.results)], error
         self.fitted = {
             pair: self._fitted_pair(pair, coupling, *trained_map)
             for pair, coupling, trained_map in zip(self.pairs, couplings, maps, strict=True)
+            if trained_map is not None
         }
         self.params |= {"method": method, **coupled, **trained, "rng": plain_rng(rng)}
+        if failure is not None:
+            raise failure
         return self
 
     def __getitem__(self, key) -> PerturbationPair:
@@ -341,7 +360,8 @@ class PerturbationProblem(Problem):
         """
         self._require("fitted", "solve")
         check_key_added(key_added)
-        stored = check_store(store, self.conditions)
+        with_map = {condition for condition, _ in self.fitted}
+        stored = [condition for condition in check_store(store, self.conditions) if condition in with_map]
         push = {f"{key_added}_push_{slot_name(condition)}": self._images(condition) for condition in stored}
         target_weight = np.full(self.adata.n_obs, np.nan, np.float32)
         for stratum, pair in self.fitted.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -32,7 +34,7 @@ from uotcell.problems._interpolation import interpolate
 from uotcell.problems._pairs import choose_pairs
 from uotcell.problems._representation import check_representation, representation
 from uotcell.problems._times import parse_times
-from uotcell.train import fit, fit_rescaling
+from uotcell.train import fit_many, fit_rescaling
 
 if TYPE_CHECKING:
     from cellrank.kernels._base_kernel import KernelExpression
@@ -162,6 +164,8 @@ class TemporalProblem(Problem):
         source_noise: float = 0.0,
         learn_rescaling: bool = False,
         rng: jax.Array | int = 0,
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int | None = None,
         progress: bool = True,
     ) -> TemporalProblem:
         """Solve the coupling of every pair and train a map on it.
@@ -184,17 +188,24 @@ class TemporalProblem(Problem):
             map can be saved with them and used without its cells.
         rng
             Key or seed. The same one gives bit-equal results on the same machine.
+        checkpoint_dir, checkpoint_every
+            Folder for checkpoints, a subfolder per pair, and steps between them, see :func:`uotcell.train.fit`. The
+            same call goes on from there: couplings are solved again, finished pairs are not trained again.
 
         Returns
         -------
-        The problem itself.
+        The problem itself. After Ctrl-C, which warns, :attr:`fitted` holds the pairs that have a map.
 
         Raises
         ------
         MemoryError
             If a part of the problem exceeds ``memory_limit``.
+        OSError
+            If a checkpoint cannot be written, as on a full disk. Those before it remain.
         uotcell.ConvergenceError
-            If a coupling or a training run fails; ``adata`` is then untouched.
+            If a coupling fails; or a training run, when the others have ended. ``adata`` is then untouched,
+            :attr:`fitted` holds the other pairs, and ``results`` of the error those that broke too, in the order of
+            :attr:`pairs`.
         """
         self._require("params", "prepare")
         method = resolve_method(method)
@@ -209,25 +220,41 @@ class TemporalProblem(Problem):
             "patience": patience, "ema_decay": ema_decay, "source_noise": source_noise,
         }  # fmt: skip
         key = as_key(rng)
-        fitted = {}
-        for i, (source, target) in enumerate(self.pairs):
-            rng_coupling, rng_training = jax.random.split(jax.random.fold_in(key, i))
-            x, y = self._cells[source], self._cells[target]
-            a = None if self._growth is None else self._growth[i]
-            coupling = solve_unbalanced(x, y, a=a, rng=rng_coupling, **coupled)
-            transport_map, history = fit(method, coupling, rng=rng_training, progress=progress, **trained)
-            if learn_rescaling:
-                transport_map = transport_map.with_rescaling(fit_rescaling(coupling, rng=rng_training))
-            fitted[source, target] = TemporalPair(
-                source=source,
-                target=target,
-                source_rows=self._rows[source],
-                target_rows=self._rows[target],
-                time_difference=self._times[target] - self._times[source],
-                coupling=coupling,
-                transport_map=transport_map,
-                history=history,
-            )
+        fitted, results, errors = {}, [None] * len(self.pairs), {}
+        try:
+            for i, (source, target) in enumerate(self.pairs):
+                rng_coupling, rng_training = jax.random.split(jax.random.fold_in(key, i))
+                x, y = self._cells[source], self._cells[target]
+                a = None if self._growth is None else self._growth[i]
+                coupling = solve_unbalanced(x, y, a=a, rng=rng_coupling, **coupled)
+                name = f"{source}_{target}".replace("/", "-")
+                try:
+                    (results[i],) = fit_many(
+                        method, [coupling], rng=[rng_training], names=[name], progress=progress, **trained,
+                        checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir) / name,
+                        checkpoint_every=checkpoint_every,
+                    )  # fmt: skip
+                except ConvergenceError as error:
+                    (results[i],), errors[i] = error.results, error
+                    continue
+                transport_map, history = results[i]
+                if learn_rescaling:
+                    transport_map = transport_map.with_rescaling(fit_rescaling(coupling, rng=rng_training))
+                fitted[source, target] = TemporalPair(
+                    source=source,
+                    target=target,
+                    source_rows=self._rows[source],
+                    target_rows=self._rows[target],
+                    time_difference=self._times[target] - self._times[source],
+                    coupling=coupling,
+                    transport_map=transport_map,
+                    history=history,
+                )
+                if history.interrupted:
+                    break
+        except KeyboardInterrupt:
+            if not fitted:
+                raise
         self.fitted = fitted
         self.params |= {
             "method": method,
@@ -236,6 +263,12 @@ class TemporalProblem(Problem):
             "learn_rescaling": learn_rescaling,
             "rng": plain_rng(rng),
         }
+        without = [pair for pair in self.pairs if pair not in fitted]
+        if errors:
+            messages = " ".join(str(error) for error in errors.values())
+            raise ConvergenceError(messages, results=results, failed=list(errors)) from next(iter(errors.values()))
+        if without:
+            warnings.warn(f"The fit was interrupted. Without a map: {without}.", stacklevel=2)
         return self
 
     def __getitem__(self, pair: tuple) -> FittedPair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -170,6 +171,8 @@ class TranslationProblem(Problem):
         source_noise: float = 0.0,
         learn_rescaling: bool = False,
         rng: jax.Array | int = 0,
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int | None = None,
         progress: bool = True,
     ) -> TranslationProblem:
         """Solve the quadratic or fused coupling and train a map on it.
@@ -191,10 +194,13 @@ class TranslationProblem(Problem):
             Also train networks that stand for the mass multipliers, see :func:`uotcell.train.fit_rescaling`.
         rng
             Key or seed. The same one gives bit-equal results on the same machine.
+        checkpoint_dir, checkpoint_every
+            Folder for checkpoints and steps between them, see :func:`uotcell.train.fit`. The same call goes on from
+            there; the coupling is solved again.
 
         Returns
         -------
-        The problem itself.
+        The problem itself; after Ctrl-C, which warns, with the best map so far.
 
         Raises
         ------
@@ -202,6 +208,8 @@ class TranslationProblem(Problem):
             If an argument is out of range, or the method does not map between spaces.
         MemoryError
             If a part of the problem exceeds ``memory_limit``.
+        OSError
+            If a checkpoint cannot be written, as on a full disk. Those before it remain.
         uotcell.ConvergenceError
             If the coupling or the training fails; nothing is then written.
         """
@@ -221,7 +229,10 @@ class TranslationProblem(Problem):
         rng_coupling, rng_training = jax.random.split(as_key(rng))
         shared = [None if s is None else s * self._shared_unit for s in self._shared]
         coupling = solve_quadratic(*self._own, x_shared=shared[0], y_shared=shared[1], rng=rng_coupling, **coupled)
-        transport_map, history = fit(method, coupling, rng=rng_training, progress=progress, **trained)
+        transport_map, history = fit(
+            method, coupling, rng=rng_training, checkpoint_dir=checkpoint_dir, checkpoint_every=checkpoint_every,
+            progress=progress, **trained,
+        )  # fmt: skip
         if learn_rescaling:
             transport_map = transport_map.with_rescaling(fit_rescaling(coupling, rng=rng_training))
         rows = [np.arange(len(side)) for side in self._own]

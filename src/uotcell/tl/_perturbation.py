@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import jax
 from anndata import AnnData
@@ -45,6 +46,8 @@ def fit_perturbation(
     rng: jax.Array | int = 0,
     store: str | Iterable | None = "all",
     key_added: str = "uot",
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> PerturbationProblem:
     """Fit an unbalanced transport map from control cells to every treatment and write the maps' images into ``adata``.
@@ -67,7 +70,8 @@ def fit_perturbation(
     memory_limit
         Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
         what is free. See :func:`uotcell.ot.solve_unbalanced`.
-    n_iters, batch_size, rescaling, patience, ema_decay, source_noise, group_size, progress
+    n_iters, batch_size, rescaling, patience, ema_decay, source_noise, group_size, progress,
+    checkpoint_dir, checkpoint_every
         Training, see :meth:`uotcell.problems.PerturbationProblem.solve`.
     rng
         Key or seed, of the splits too.
@@ -87,7 +91,7 @@ def fit_perturbation(
 
     Raises
     ------
-    KeyError, ValueError, MemoryError, uotcell.ConvergenceError
+    KeyError, ValueError, MemoryError, OSError, uotcell.ConvergenceError
         As in ``prepare`` and ``solve``; ``adata`` is then untouched.
 
     Examples
@@ -111,7 +115,8 @@ def fit_perturbation(
         method, tau=tau, marginal_penalty=marginal_penalty, epsilon=epsilon, cost=cost, scale_cost=scale_cost,
         anchors=anchors, memory_limit=memory_limit,
         n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, patience=patience,
-        ema_decay=ema_decay, source_noise=source_noise, group_size=group_size, rng=rng, progress=progress,
+        ema_decay=ema_decay, source_noise=source_noise, group_size=group_size, rng=rng,
+        checkpoint_dir=checkpoint_dir, checkpoint_every=checkpoint_every, progress=progress,
     )  # fmt: skip
     problem.write(key_added, store)
     return problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 from anndata import AnnData
@@ -40,6 +41,8 @@ def fit_trajectory(
     learn_rescaling: bool = False,
     rng: jax.Array | int = 0,
     key_added: str = "uot",
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> TemporalProblem:
     """Fit an unbalanced transport map between time points and write it into ``adata``.
@@ -60,7 +63,8 @@ def fit_trajectory(
     memory_limit
         Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
         what is free. See :func:`uotcell.ot.solve_unbalanced`.
-    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress
+    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress,
+    checkpoint_dir, checkpoint_every
         Training, see :meth:`uotcell.problems.TemporalProblem.solve`.
     key_added
         Prefix and name of the slots.
@@ -78,7 +82,7 @@ def fit_trajectory(
 
     Raises
     ------
-    KeyError, ValueError, MemoryError, uotcell.ConvergenceError
+    KeyError, ValueError, MemoryError, OSError, uotcell.ConvergenceError
         As in ``prepare`` and ``solve``; ``adata`` is then untouched.
 
     Examples
@@ -98,7 +102,8 @@ def fit_trajectory(
         anchors=anchors, memory_limit=memory_limit,
         n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
         patience=patience, ema_decay=ema_decay, source_noise=source_noise,
-        learn_rescaling=learn_rescaling, rng=rng, progress=progress,
+        learn_rescaling=learn_rescaling, rng=rng, checkpoint_dir=checkpoint_dir, checkpoint_every=checkpoint_every,
+        progress=progress,
     )  # fmt: skip
     problem.write(key_added)
     return problem

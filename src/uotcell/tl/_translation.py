@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,6 +41,8 @@ def fit_translation(
     learn_rescaling: bool = False,
     rng: jax.Array | int = 0,
     key_added: str = "uot",
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> TranslationProblem:
     """Fit an unbalanced map between cells with different features and write it into both AnnData.
@@ -60,7 +63,8 @@ def fit_translation(
     memory_limit
         Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
         what is free. See :func:`uotcell.ot.solve_unbalanced`.
-    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress
+    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress,
+    checkpoint_dir, checkpoint_every
         Training, see :meth:`uotcell.problems.TranslationProblem.solve`.
     key_added
         Prefix and name of the slots.
@@ -80,7 +84,7 @@ def fit_translation(
 
     Raises
     ------
-    KeyError, ValueError, MemoryError, uotcell.ConvergenceError
+    KeyError, ValueError, MemoryError, OSError, uotcell.ConvergenceError
         As in ``prepare`` and ``solve``; nothing is then written.
 
     Examples
@@ -108,7 +112,7 @@ def fit_translation(
         anchors=anchors, memory_limit=memory_limit,
         n_iters=n_iters, batch_size=batch_size, rescaling=rescaling, valid_fraction=valid_fraction,
         patience=patience, ema_decay=ema_decay, source_noise=source_noise, learn_rescaling=learn_rescaling, rng=rng,
-        progress=progress,
+        checkpoint_dir=checkpoint_dir, checkpoint_every=checkpoint_every, progress=progress,
     )  # fmt: skip
     problem.write(key_added)
     return problem

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from uotcell._errors import ConvergenceError
 from uotcell._memory import check_memory, memory_bytes, on_accelerator, parse_memory
 from uotcell.methods import Method, TransportMap, resolve_method
 from uotcell.ot import Coupling
 from uotcell.ot._geometry import DENSE_BYTES, mean_squared_distance
 from uotcell.ot._inputs import as_key
+from uotcell.train._checkpoint import Checkpoints
+from uotcell.train._data import Frame
 from uotcell.train._device import describe_device, warn_if_gpu_unused
+from uotcell.train._failure import describe_failures, listed
 from uotcell.train._history import History
-from uotcell.train._loop import Group, train_group
+from uotcell.train._interrupt import held_back_interrupt
+from uotcell.train._loop import Group, Progress, train_group
 from uotcell.train._pairs import Pair, prepare_pairs, stack
-from uotcell.train._program import Settings
+from uotcell.train._program import Settings, unstack
 
 # ε of the validation divergence, in units of the mean squared distance under the prior masses: it depends on the data,
 # not on τ, nor on the coupling's cost and its scale. Smaller ε only sees sampling noise: with 183 cells in 30
@@ -43,6 +51,8 @@ def fit(
     ema_decay: float | None = None,
     source_noise: float = 0.0,
     memory_limit: float | str | None = None,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> tuple[TransportMap, History]:
     """Train a map between the rescaled measures of a coupling.
@@ -86,21 +96,30 @@ def fit(
     memory_limit
         Memory that training, and later each call of the map, may take, see :func:`uotcell.ot.solve_unbalanced`; by
         default that of the coupling.
+    checkpoint_dir
+        Folder for checkpoints. The same call goes on from the last one there, after a kill at any moment, and ends as
+        it would have without: bit-equal parameters and records, except for ``steps_per_second``.
+    checkpoint_every
+        Steps between checkpoints, rounded up to records; at every record by default, and always at the end.
     progress
         Show a progress bar.
 
     Returns
     -------
-    The fitted map and the record of the run.
+    The fitted map and the record of the run. After Ctrl-C, which warns, the best map so far, and a record that says
+    ``interrupted``; before the first record there is none, and the ``KeyboardInterrupt`` goes on.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is out of range, or ``checkpoint_dir`` holds the checkpoints of another run.
     MemoryError
         If the cells, pools of partners or states of training exceed ``memory_limit``.
+    OSError
+        If a checkpoint cannot be written, as on a full disk. Those before it remain.
     uotcell.ConvergenceError
-        If a loss, a batch's coupling or the validation divergence is not finite.
+        If a loss, a batch's coupling or the parameters are not finite after a step, which the message names, or no
+        validation divergence is. Its ``results`` hold the map until then.
 
     Examples
     --------
@@ -116,7 +135,7 @@ def fit(
         method, [coupling], n_iters=n_iters, batch_size=batch_size, rng=[rng], rescaling=rescaling,
         valid=None if valid is None else [valid], valid_fraction=valid_fraction, log_every=log_every,
         patience=patience, ema_decay=ema_decay, source_noise=source_noise, memory_limit=memory_limit,
-        progress=progress,
+        checkpoint_dir=checkpoint_dir, checkpoint_every=checkpoint_every, progress=progress,
     )  # fmt: skip
     return fitted
 
@@ -138,8 +157,10 @@ def fit_many(
     group_size: int | None = None,
     memory_limit: float | str | None = None,
     names: Sequence[str] | None = None,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
-) -> list[tuple[TransportMap, History]]:
+) -> list[tuple[TransportMap, History] | None]:
     """Train one map for each of many couplings, as one batched program.
 
     Cells, parameters and optimiser states of all pairs are stacked, so that the program is compiled once, whatever
@@ -147,7 +168,7 @@ def fit_many(
 
     Parameters
     ----------
-    method, n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, progress
+    method, n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise
         See :func:`fit`.
     couplings
         The solved pairs, of one dimension; with ``rescaling="minibatch"`` also balanced on the same sides.
@@ -161,19 +182,27 @@ def fit_many(
         Memory that training, and later each call of a map, may take, see :func:`fit`.
     names
         What to call the pairs in messages; their places by default.
+    checkpoint_dir, checkpoint_every, progress
+        See :func:`fit`; pairs that train at once share the checkpoints in a subfolder. Those of finished pairs are
+        read, and nothing of them is trained again.
 
     Returns
     -------
-    The fitted map and the record of the run, for each pair in order.
+    The fitted map and the record of the run, for each pair in order. After Ctrl-C, which warns, the best map so far of
+    each, and None for pairs whose turn had not come; before any has a map the ``KeyboardInterrupt`` goes on.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is out of range, or ``checkpoint_dir`` holds the checkpoints of another run.
     MemoryError
         If a single pair exceeds ``memory_limit``.
+    OSError
+        If a checkpoint cannot be written, as on a full disk. Those before it remain.
     uotcell.ConvergenceError
-        If a loss, a batch's coupling or the validation divergence of a pair is not finite; the message names it.
+        If a loss, a batch's coupling or the parameters of a pair are not finite after a step, or no validation
+        divergence of it is. Raised when all others have trained to the end; names the pair and the step. Its
+        ``results`` hold the maps of all pairs, of a broken one that before it broke, and ``failed`` the broken ones.
 
     Examples
     --------
@@ -197,17 +226,19 @@ def fit_many(
         )
     valid_fraction = 0.1 if valid_fraction is None else valid_fraction
     _check_arguments(
-        n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size
-    )
+        n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size,
+        checkpoint_dir, checkpoint_every,
+    )  # fmt: skip
     if memory_limit is not None:
         couplings = [replace(coupling, memory_limit=parse_memory(memory_limit)) for coupling in couplings]
     warn_if_gpu_unused()
 
     n_pairs = len(couplings)
     rngs = rng if isinstance(rng, Sequence) else [jax.random.fold_in(as_key(rng), i) for i in range(n_pairs)]
-    pairs, frames = prepare_pairs(
-        method, couplings, rngs, rescaling=rescaling, valid=valid, valid_fraction=0.0 if valid else valid_fraction
-    )
+    with held_back_interrupt():
+        pairs, frames = prepare_pairs(
+            method, couplings, rngs, rescaling=rescaling, valid=valid, valid_fraction=0.0 if valid else valid_fraction
+        )
     settings = Settings(
         method=method,
         batch_size=batch_size,
@@ -224,32 +255,75 @@ def fit_many(
     size = min(n_pairs, group_size or _pairs_that_fit(pairs[0], method.draws * batch_size, couplings[0].memory_limit))
     starts = range(0, n_pairs, size)
     title = f"{method.name}{'' if n_pairs == 1 else f' × {n_pairs}'} [{device}]"
-    fitted = []
+    fitted, failures, interrupted = [], [], False
     with tqdm(total=n_iters * len(starts), disable=not progress, unit="step", desc=title) as bar:
-        for start in starts:
+        for number, start in enumerate(starts):
             members = slice(start, min(start + size, n_pairs))
-            group = Group(
-                settings=settings,
-                n_iters=n_iters,
-                names=names[members],
-                # The last group is filled up with copies of its last pair, so that all groups share one program.
-                pairs=stack([pairs[min(i, n_pairs - 1)] for i in range(start, start + size)]),
-                histories=histories[members],
-                patience=patience,
-                same_space=same_space,
-            )
-            fitted += train_group(group, bar)
-    maps = [
-        TransportMap(
-            method=method,
-            params=params,
-            same_space=same_space,
-            memory_limit=coupling.memory_limit,
+            # The last group is filled up with copies of its last pair, so that all groups share one program.
+            padded = [pairs[min(i, n_pairs - 1)] for i in range(start, start + size)]
+            try:
+                with held_back_interrupt() as interrupt:
+                    group = Group(
+                        settings, n_iters, names[members], stack(padded), histories[members], patience, same_space
+                    )
+                    with _checkpoints(checkpoint_dir, number, group, checkpoint_every) as checkpoints:
+                        end = train_group(group, bar, interrupt, checkpoints)
+            except KeyboardInterrupt:
+                if not fitted:
+                    raise
+                interrupted = True
+                break
+            limits = [coupling.memory_limit for coupling in couplings[members]]
+            fitted += _maps(group, end, frames[members], limits)
+            failures += end.failures
+            interrupted = end.interrupted
+            if interrupted:
+                break
+    fitted += [None] * (n_pairs - len(fitted))
+    if interrupted:
+        _warn_of_interrupt(names, fitted, n_iters, checkpoint_dir)
+    failed = [i for i, failure in enumerate(failures) if failure]
+    if failed:
+        raise ConvergenceError(describe_failures([failures[i] for i in failed]), results=fitted, failed=failed)
+    return fitted
+
+
+def _maps(
+    group: Group, end: Progress, frames: list[Frame], limits: list[int | None]
+) -> list[tuple[TransportMap, History] | None]:
+    """Return map and history of every pair; None for one that has no record."""
+    pairs, best = [], unstack(end.best, len(frames))
+    for params, frame, history, limit in zip(best, frames, end.histories, limits, strict=True):
+        fitted = TransportMap(
+            method=group.settings.method, params=params, same_space=group.same_space, memory_limit=limit,
             **frame._asdict(),
-        )
-        for params, frame, coupling in zip(fitted, frames, couplings, strict=True)
-    ]
-    return list(zip(maps, histories, strict=True))
+        )  # fmt: skip
+        pairs.append((fitted, history) if history.best_iteration else None)
+    return pairs
+
+
+def _checkpoints(
+    directory: str | Path | None, number: int, group: Group, every: int | None
+) -> AbstractContextManager[Checkpoints | None]:
+    if directory is None:
+        return nullcontext()
+    return Checkpoints(Path(directory) / f"group_{number}", group, every=every or 1)
+
+
+def _warn_of_interrupt(names: list[str], fitted: list, n_iters: int, checkpoint_dir: str | Path | None) -> None:
+    stopped = [(name, pair[1]) for name, pair in zip(names, fitted, strict=True) if pair and pair[1].interrupted]
+    missing = [name for name, pair in zip(names, fitted, strict=True) if pair is None]
+    parts = ["Training was interrupted."]
+    if stopped:
+        steps = stopped[0][1].iteration[-1]
+        parts.append(f"Stopped after {steps} of {n_iters} steps: {listed([name for name, _ in stopped])}.")
+    if missing:
+        parts.append(f"Without a map: {listed(missing)}.")
+    if checkpoint_dir is None:
+        parts.append("Give a `checkpoint_dir` to be able to go on another time.")
+    else:
+        parts.append(f"Run the same call again to go on from the checkpoints in {checkpoint_dir}.")
+    warnings.warn(" ".join(parts), stacklevel=4)
 
 
 def check_crosses_spaces(method: Method) -> None:
@@ -301,8 +375,9 @@ def _check_pairs(couplings, rescaling: str, rng, valid, names) -> None:
 
 
 def _check_arguments(
-    n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size
-) -> None:
+    n_iters, batch_size, rescaling, valid_fraction, log_every, patience, ema_decay, source_noise, group_size,
+    checkpoint_dir, checkpoint_every,
+) -> None:  # fmt: skip
     if rescaling not in ("global", "minibatch"):
         raise ValueError(f"Expected `rescaling` to be 'global' or 'minibatch', found {rescaling!r}.")
     if not 0 <= valid_fraction < 1:
@@ -312,9 +387,11 @@ def _check_arguments(
     if not 0 <= source_noise < np.inf:
         raise ValueError(f"Expected `source_noise` to be a non-negative number, found {source_noise}.")
     counts = {"n_iters": n_iters, "batch_size": batch_size, "log_every": log_every, "patience": patience}
-    counts["group_size"] = group_size
+    counts |= {"group_size": group_size, "checkpoint_every": checkpoint_every}
     for name, value in counts.items():
         if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
             raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
+    if checkpoint_every is not None and checkpoint_dir is None:
+        raise ValueError("Expected a `checkpoint_dir` with `checkpoint_every`: there is nowhere to write to.")
     if patience is not None and valid_fraction == 0:
         raise ValueError("Expected `valid_fraction` above 0 with `patience`: there is nothing to be patient about.")

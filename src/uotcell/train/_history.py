@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,8 +28,10 @@ class History:
         Steps after which the returned parameters were recorded.
     stopped_early
         Whether patience ran out before the last step.
+    interrupted
+        Whether Ctrl-C ended the run before its last step.
     steps_per_second
-        Training speed after compilation.
+        Training speed after compilation, in a run that went on from a checkpoint since then.
     device
         Platform and name of the device.
     """
@@ -41,16 +43,15 @@ class History:
     baseline: dict[str, float] = field(default_factory=dict)
     best_iteration: int = 0
     stopped_early: bool = False
+    interrupted: bool = False
     steps_per_second: float = np.nan
     device: str = ""
 
-    def record(self, iteration: int, losses: dict[str, float], divergence: float | None) -> None:
-        """Append one record."""
-        self.iteration.append(iteration)
-        for name, value in losses.items():
-            self.losses.setdefault(name, []).append(value)
-        if divergence is not None:
-            self.valid_divergence.append(divergence)
+    def recorded(self, iteration: int, losses: dict[str, float], divergence: float | None) -> History:
+        """Return a history with one more record; this one stays as it was."""
+        longer = {name: [*self.losses.get(name, []), value] for name, value in losses.items()}
+        divergences = self.valid_divergence if divergence is None else [*self.valid_divergence, divergence]
+        return replace(self, iteration=[*self.iteration, iteration], losses=longer, valid_divergence=divergences)
 
     def to_dict(self) -> dict:
         """Return plain arrays, strings, numbers and dicts, as AnnData stores them."""
@@ -63,6 +64,7 @@ class History:
             "baseline": dict(self.baseline),
             "best_iteration": self.best_iteration,
             "stopped_early": self.stopped_early,
+            "interrupted": self.interrupted,
             "steps_per_second": self.steps_per_second,
             "device": self.device,
         }

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from uotcell._errors import ConvergenceError
 from uotcell.ot._inputs import on_device
 from uotcell.ot._quadratic_batch import QuadraticReference
+from uotcell.train._checkpoint import Checkpoints
 from uotcell.train._data import BATCH_THRESHOLD, QUADRATIC_THRESHOLD
+from uotcell.train._failure import VALIDATION, Failure
 from uotcell.train._history import History
+from uotcell.train._interrupt import Interrupt
 from uotcell.train._pairs import Pair
 from uotcell.train._program import (
     Carry,
@@ -23,8 +25,8 @@ from uotcell.train._program import (
     averaged,
     keep_better,
     push_pairs,
+    terms_of,
     train_chunk,
-    unstack,
     valid_divergence,
 )
 
@@ -50,55 +52,129 @@ class Group:
         return len(self.pairs.run.data.frame.scale)
 
 
-def train_group(group: Group, bar: tqdm) -> list[Any]:
-    """Train in chunks between records; fill the histories and return the best parameters of every pair."""
-    settings, n_pairs, state = group.settings, len(group.names), group.pairs.state
-    if group.pairs.valid is not None:
+class Progress(NamedTuple):
+    """Where the run of a group stands after a record.
+
+    The next record makes a new one, so that an interrupt at any moment finds a whole one. ``carry`` and ``best``, the
+    parameters to return, are on the device; arrays of the host are ``(n_padded,)``, lists have an entry per pair.
+    """
+
+    done: int
+    carry: Carry
+    best: Any
+    best_divergence: np.ndarray
+    waited: np.ndarray
+    running: np.ndarray
+    histories: list[History]
+    failures: list[Failure | None]
+    interrupted: bool = False
+
+
+def train_group(group: Group, bar: tqdm, interrupt: Interrupt, checkpoints: Checkpoints | None = None) -> Progress:
+    """Train in chunks between records until the last step, an interrupt, or until no pair is left to train."""
+    progress = _start(group)
+    if checkpoints is not None:
+        progress = checkpoints.read(progress)
+    if group.pairs.valid is not None and not progress.done:
         _record_baselines(group)
-    carry, step = Carry(state, _zeros_like(state.params)), on_device(0, np.int32)
-    best, best_divergence = state.params, np.full(group.n_padded, np.inf)
-    waited, running = np.zeros(group.n_padded, int), np.arange(group.n_padded) < n_pairs
-    timed_from, done = None, 0
-    while done < group.n_iters and running.any():
-        carry, step, losses, batch_errors = train_chunk(settings, carry, step, group.n_iters, group.pairs.run)
-        before, done = done, int(step)
-        losses = {name: np.asarray(values) for name, values in losses.items()}
-        _check_losses(group, losses, np.asarray(batch_errors), running, done)
-        params = averaged(settings, carry, done, group.n_iters)
-        divergence = None if group.pairs.valid is None else _validate_map(group, params)
-        better = running & (True if divergence is None else divergence < best_divergence)
-        kept = better if settings.method.selects_by_validation or group.patience is not None else running
-        best = keep_better(kept, params, best)
-        for i in np.flatnonzero(running):
-            values = {name: float(value[i]) for name, value in losses.items()}
-            group.histories[i].record(done, values, None if divergence is None else float(divergence[i]))
-            group.histories[i].best_iteration = done if kept[i] else group.histories[i].best_iteration
-        if divergence is not None:
-            best_divergence = np.where(better, divergence, best_divergence)
-        waited = np.where(better, 0, waited + 1)
-        if group.patience is not None:
-            for i in np.flatnonzero(running & (waited >= group.patience)):
-                group.histories[i].stopped_early, running[i] = True, False
-        if timed_from is None:  # The first chunk compiled; time the others.
-            timed_from = (time.perf_counter(), done)
-        else:
-            speed = (done - timed_from[1]) / (time.perf_counter() - timed_from[0])
-            for history in group.histories:
-                history.steps_per_second = speed
-        bar.update(done - before)
-        shown = {"loss": losses["loss"], **({} if divergence is None else {"held-out": divergence})}
-        bar.set_postfix({name: f"{np.median(values[:n_pairs]):.3g}" for name, values in shown.items()})
-    failed = (
-        []
-        if group.pairs.valid is None
-        else [n for n, d in zip(group.names, best_divergence, strict=False) if d == np.inf]
+    bar.update(progress.done)
+    seconds, first = 0.0, None
+    try:
+        while progress.done < group.n_iters and progress.running.any():
+            before, started = progress.done, time.perf_counter()
+            progress, shown = _next_record(group, progress, interrupt)
+            if first is None:  # The first chunk compiled; time the others.
+                first = progress.done
+            else:
+                seconds += time.perf_counter() - started
+                for history in progress.histories:
+                    history.steps_per_second = (progress.done - first) / seconds
+            if checkpoints is not None:
+                checkpoints.save_if_due(progress, last=progress.done == group.n_iters or not progress.running.any())
+            bar.update(progress.done - before)
+            bar.set_postfix(shown)
+            interrupt.check()
+    except KeyboardInterrupt:
+        if not progress.done:
+            raise
+        if checkpoints is not None:
+            checkpoints.save(progress)
+        interrupt.asked = False
+        return _interrupted(group, progress)
+    if group.pairs.valid is not None:
+        never = progress.best_divergence == np.inf
+        failures = [
+            failure or (Failure(name, progress.done, VALIDATION, np.nan) if unconverged else None)
+            for name, failure, unconverged in zip(group.names, progress.failures, never, strict=False)
+        ]
+        progress = progress._replace(failures=failures)
+    return progress
+
+
+def _start(group: Group) -> Progress:
+    n_pairs, n_padded, state = len(group.names), group.n_padded, group.pairs.state
+    return Progress(
+        done=0,
+        carry=Carry(state, _zeros_like(state.params)),
+        best=state.params,
+        best_divergence=np.full(n_padded, np.inf),
+        waited=np.zeros(n_padded, int),
+        running=np.arange(n_padded) < n_pairs,
+        histories=group.histories,
+        failures=[None] * n_pairs,
     )
-    if failed:
-        raise ConvergenceError(
-            f"None of the validation divergences of {_listed(failed)} converged: the map sends held-out cells far from "
-            "the target. Lower `learning_rate`, or train on more cells."
-        )
-    return unstack(best, n_pairs)
+
+
+def _interrupted(group: Group, progress: Progress) -> Progress:
+    left = progress.running & (progress.done < group.n_iters)
+    histories = [replace(history, interrupted=bool(i)) for history, i in zip(progress.histories, left, strict=False)]
+    return progress._replace(histories=histories, interrupted=True)
+
+
+def _next_record(group: Group, progress: Progress, interrupt: Interrupt) -> tuple[Progress, dict[str, str]]:
+    """Take the steps to the next record and judge them; return where the run then stands and what to show of it."""
+    settings, n_pairs, before = group.settings, len(group.names), progress.done
+    done = min(before + settings.chunk, group.n_iters)
+    carry, losses, batch_errors, broken = train_chunk(
+        settings, progress.carry, np.int32(before), group.n_iters, group.pairs.run
+    )
+    interrupt.wait_for(broken.taken)
+    losses, broken = jax.tree.map(np.asarray, (losses, broken))
+    steps, recorded = before + broken.taken, progress.running & (broken.taken > 0)
+    _warn_of_loose_plans(group, losses, np.asarray(batch_errors), recorded, done)
+    params = averaged(settings, carry, steps, group.n_iters)
+    divergence = None if group.pairs.valid is None else _validate_map(group, params)
+    better = recorded & (True if divergence is None else divergence < progress.best_divergence)
+    if settings.method.selects_by_validation or group.patience is not None:
+        # Any map is better than none, until the first one that can be compared.
+        kept = better | (recorded & (progress.best_divergence == np.inf))
+    else:
+        kept = recorded
+    broke = progress.running & (steps < done)
+    waited = np.where(better, 0, progress.waited + 1)
+    out_of_patience = progress.running & ~broke & (waited >= (np.inf if group.patience is None else group.patience))
+    terms = terms_of(losses)
+    histories, failures = list(progress.histories), list(progress.failures)
+    for i in np.flatnonzero(recorded):
+        values = {name: float(value[i]) for name, value in losses.items()}
+        history = histories[i].recorded(int(steps[i]), values, None if divergence is None else float(divergence[i]))
+        best_iteration = int(steps[i]) if kept[i] else history.best_iteration
+        histories[i] = replace(history, best_iteration=best_iteration, stopped_early=bool(out_of_patience[i]))
+    for i in np.flatnonzero(broke):
+        failures[i] = Failure(group.names[i], int(steps[i]) + 1, terms[broken.term[i]], float(broken.value[i]))
+    shown = {"loss": losses["loss"], **({} if divergence is None else {"held-out": divergence})}
+    return Progress(
+        done=done,
+        carry=carry,
+        best=keep_better(kept, params, progress.best),
+        best_divergence=progress.best_divergence
+        if divergence is None
+        else np.where(better, divergence, progress.best_divergence),
+        waited=waited,
+        running=progress.running & ~broke & ~out_of_patience,
+        histories=histories,
+        failures=failures,
+    ), {name: f"{np.median(values[:n_pairs]):.3g}" for name, values in shown.items()}
 
 
 def _validate_map(group: Group, params: Any) -> np.ndarray:
@@ -128,41 +204,23 @@ def _zeros_like(params: Any) -> Any:
     return jax.tree.map(lambda leaf: on_device(np.zeros(leaf.shape), leaf.dtype), params)
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _check_losses(group: Group, losses: dict, batch_errors: np.ndarray, running: np.ndarray, step: int) -> None:
-    n_pairs, names = len(group.names), np.asarray(group.names)
-    running = running[:n_pairs]
-    for name, values in losses.items():
-        bad = running & ~np.isfinite(values[:n_pairs])
-        if bad.any():
-            raise ConvergenceError(
-                f"Expected finite losses, found {name}={values[:n_pairs][bad][0]} for {_listed(list(names[bad]))} "
-                f"within the records up to step {step}. Lower `learning_rate`, or check the representation for far "
-                "outliers."
-            )
-    batch_errors = batch_errors[:n_pairs]
-    bad = running & ~np.isfinite(batch_errors)
-    if bad.any():
-        raise ConvergenceError(
-            f"A batch's coupling of {_listed(list(names[bad]))} was not finite before step {step}: it transports no "
-            "mass. Raise `tau`, `epsilon` or `batch_size`, or use rescaling='global'."
-        )
+def _warn_of_loose_plans(group: Group, losses: dict, batch_errors: np.ndarray, recorded: np.ndarray, step: int) -> None:
+    """Warn where plans inside batches or losses were far from their optimality conditions."""
+    if not recorded.any():
+        return
     quadratic = isinstance(group.pairs.run.problem, QuadraticReference)
     threshold = QUADRATIC_THRESHOLD if quadratic else BATCH_THRESHOLD
-    if batch_errors[running].max() > threshold:
+    if batch_errors[recorded].max() > threshold:
         warnings.warn(
-            f"A batch's coupling was {batch_errors[running].max():.2g} from its optimality condition (expected "
+            f"A batch's coupling was {batch_errors[recorded].max():.2g} from its optimality condition (expected "
             f"{threshold:g}) before step {step}. Raise `epsilon`, lower `tau`, or use rescaling='global'.",
-            stacklevel=5,
+            stacklevel=6,
         )
     if "marginal_error" in losses:
-        worst = losses["marginal_error"][:n_pairs][running].max()
+        worst = losses["marginal_error"][recorded].max()
         if worst > LOSS_MARGINAL_ERROR:
             warnings.warn(
                 f"The plans inside the loss were {worst:.2g} from their marginals on average before step {step} "
                 f"(expected {LOSS_MARGINAL_ERROR:g}). Raise the method's epsilon.",
-                stacklevel=5,
+                stacklevel=6,
             )

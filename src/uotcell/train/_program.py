@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from uotcell.methods import Method
 from uotcell.ot._divergence import sinkhorn_divergence
@@ -20,6 +21,8 @@ from uotcell.train._data import BatchProblem, HeldOut, TrainingData, draw_global
 
 # A default running average is over one part in so many of a run, counted from its end.
 EMA_SPANS = 10
+# What can break in a step besides its losses.
+COUPLING, PARAMETERS = "coupling", "parameters"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,18 @@ class Carry(NamedTuple):
     average: Any
 
 
+class Broken(NamedTuple):
+    """Where the steps of a chunk stopped being finite, for every pair: ``(n_pairs,)``.
+
+    ``taken`` counts the good steps; fewer than asked for mean that the next one broke, first in ``term``, a place in
+    :func:`terms_of`, whose value was ``value``. From there on the pair keeps the state it had.
+    """
+
+    taken: jax.Array
+    term: jax.Array
+    value: jax.Array
+
+
 class PairRun(NamedTuple):
     """What stays the same over the run of a pair."""
 
@@ -54,25 +69,25 @@ class PairRun(NamedTuple):
 @partial(jax.jit, static_argnames=("settings",))
 def train_chunk(
     settings: Settings, carry: Carry, step: jax.Array, n_iters: jax.Array, run: PairRun
-) -> tuple[Carry, jax.Array, dict[str, jax.Array], jax.Array]:
-    """Take ``settings.chunk`` steps of all pairs, or those left until ``n_iters``.
+) -> tuple[Carry, dict[str, jax.Array], jax.Array, Broken]:
+    """Take ``settings.chunk`` steps of all pairs, or those left until ``n_iters``, or until one of a pair breaks.
 
-    Returns the new carry, steps taken in all, and for every pair mean losses and the worst batch error, ``(n_pairs,)``.
+    Returns the new carry, and for every pair mean losses and the worst batch error of the good steps, ``(n_pairs,)``,
+    and where it broke.
     """
-    length = jnp.minimum(settings.chunk, n_iters - step)
 
     def chunk(carry: Carry, run: PairRun):
         return _chunk_of_one_pair(settings, carry, step, n_iters, run)
 
-    carry, (losses, errors) = over_pairs(chunk, (carry, run), lockstep=settings.lockstep)
-    mean_losses = jax.tree.map(lambda values: values.sum(axis=1) / length, losses)
-    return carry, step + length, mean_losses, errors.max(axis=1)
+    (carry, broken), (losses, errors) = over_pairs(chunk, (carry, run), lockstep=settings.lockstep)
+    mean_losses = jax.tree.map(lambda values: values.sum(axis=1) / jnp.maximum(broken.taken, 1), losses)
+    return carry, mean_losses, errors.max(axis=1), broken
 
 
 def _chunk_of_one_pair(settings: Settings, carry: Carry, first: jax.Array, n_iters: jax.Array, run: PairRun):
     method, shape = settings.method, (settings.method.draws, settings.batch_size)
 
-    def step(carry: Carry, i: jax.Array) -> tuple[Carry, tuple[dict, jax.Array]]:
+    def step(carry: Carry, i: jax.Array) -> tuple[Carry, dict, jax.Array]:
         rng_draw, rng_update, rng_noise = jax.random.split(jax.random.fold_in(run.rng, i), 3)
         if settings.rescaling == "minibatch":
             batch, error = draw_minibatch(rng_draw, run.data, shape, run.problem, method.samples)
@@ -87,14 +102,33 @@ def _chunk_of_one_pair(settings: Settings, carry: Carry, first: jax.Array, n_ite
         if settings.ema_decay is not None:
             decay = decay_of(settings, n_iters)
             average = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, average, state.params)
-        return Carry(state, average), (losses, error)
+        return Carry(state, average), losses, error
 
-    def step_if_left(carry: Carry, i: jax.Array) -> tuple[Carry, tuple[dict, jax.Array]]:
-        _, shapes = jax.eval_shape(step, carry, i)
+    def checked_step(carry: Carry, broken: Broken, i: jax.Array):
+        new, losses, error = step(carry, i)
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new.state.params)]
+        values = jnp.stack([error, *(losses[name] for name in terms_of(losses)[1:-1]), 0.0])
+        good = jnp.isfinite(values).at[-1].set(jnp.array(finite, bool).all())
+        fine = good.all() & (broken.term < 0)
+        first = Broken(broken.taken, jnp.argmin(good), values[jnp.argmin(good)])
+        unchanged = jax.tree.map(partial(jnp.where, broken.term < 0), first, broken)
+        kept = jax.tree.map(
+            partial(jnp.where, fine), (new, broken._replace(taken=broken.taken + 1)), (carry, unchanged)
+        )
+        return kept, jax.tree.map(lambda value: jnp.where(fine, value, 0.0), (losses, error))
+
+    def step_if_left(carry: tuple[Carry, Broken], i: jax.Array):
+        _, shapes = jax.eval_shape(checked_step, *carry, i)
         idle = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.cond(i < n_iters, step, lambda c, _: (c, idle), carry, i)
+        return jax.lax.cond(i < n_iters, checked_step, lambda kept, broken, _: ((kept, broken), idle), *carry, i)
 
-    return jax.lax.scan(step_if_left, carry, first + jnp.arange(settings.chunk))
+    unbroken = Broken(jnp.int32(0), jnp.int32(-1), jnp.float32(0.0))
+    return jax.lax.scan(step_if_left, (carry, unbroken), first + jnp.arange(settings.chunk))
+
+
+def terms_of(losses: dict) -> list[str]:
+    """Names of what a step computes, in its order: the total follows from the other losses, parameters from all."""
+    return [COUPLING, *sorted(losses, key=lambda name: (name == "loss", name)), PARAMETERS]
 
 
 def over_pairs(function: Callable, arguments: tuple, *, lockstep: bool):
@@ -118,17 +152,18 @@ def decay_of(settings: Settings, n_iters: jax.Array | int) -> jax.Array:
     return jnp.clip(1 - EMA_SPANS / n_iters, 0.0, settings.ema_decay).astype(jnp.float32)
 
 
-def averaged(settings: Settings, carry: Carry, step: int, n_iters: int) -> Any:
-    """Parameters to use: the bias-corrected running average, or the last ones without one."""
+def averaged(settings: Settings, carry: Carry, steps: np.ndarray, n_iters: int) -> Any:
+    """Parameters to use: the running average, corrected for the ``(n_pairs,)`` steps of each, or the last ones."""
     if settings.ema_decay is None:
         return carry.state.params
-    correction = 1 - float(decay_of(settings, n_iters)) ** step
-    return _divided(carry.average, correction)
+    # No step has left nothing to correct.
+    correction = 1 - float(decay_of(settings, n_iters)) ** np.maximum(steps, 1)
+    return _divided(carry.average, correction.astype(np.float32))
 
 
 @jax.jit
-def _divided(tree: Any, number: float) -> Any:
-    return jax.tree.map(lambda leaf: leaf / number, tree)
+def _divided(tree: Any, numbers: jax.Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf / numbers.reshape(-1, *[1] * (leaf.ndim - 1)), tree)
 
 
 @jax.jit

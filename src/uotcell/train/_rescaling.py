@@ -65,7 +65,7 @@ def fit_rescaling(
     ValueError
         If an argument is out of range.
     uotcell.ConvergenceError
-        If training is not finite.
+        If training is not finite; the message names the step.
 
     Examples
     --------
@@ -101,18 +101,30 @@ def fit_rescaling(
         moved = cells + spread * noise
         multiplier = np.stack([rescaling(copy + offset) for copy in moved], axis=1) / unit
         size = bucket(len(cells))
-        params, loss = _train(
+        params, losses = _train(
             tuple(hidden), initial_params(tuple(hidden), cells.shape[1], rng_init), rng_train,
             pad((cells - center) / spread, size), pad(np.moveaxis(moved - center, 0, 1) / spread, size),
             pad(multiplier, size), alias_table(prior, size=size),
             mass_weight, learning_rate, n_iters=int(n_iters), batch_size=int(batch_size),
         )  # fmt: skip
-        if not np.isfinite(loss):
-            raise ConvergenceError(f"The {side} rescaling network diverged (loss {loss}). Lower `learning_rate`.")
+        _check_finite(side, np.asarray(losses), params)
         values = {"params": params, "shift": center + offset, "scale": spread, "unit": float(unit)}
         for name, value in values.items():
             fitted[name][side] = value
     return RescalingNetworks(hidden=tuple(hidden), **fitted)
+
+
+def _check_finite(side: str, losses: np.ndarray, params: Any) -> None:
+    broken = np.flatnonzero(~np.isfinite(losses))
+    if len(broken):
+        found = f"loss={losses[broken[0]]} at step {broken[0] + 1}"
+    elif not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        found = f"parameters that are not after step {len(losses)}"
+    else:
+        return
+    raise ConvergenceError(
+        f"Expected finite training of the {side} rescaling network, found {found}. Lower `learning_rate`."
+    )
 
 
 @partial(jax.jit, static_argnames=("hidden", "n_iters", "batch_size"))
@@ -139,4 +151,4 @@ def _train(
         return (optax.apply_updates(params, jax.tree.map(lambda u: factor * u, updates)), state), value
 
     (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(n_iters))
-    return params, losses[-1]
+    return params, losses
