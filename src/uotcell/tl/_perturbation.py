@@ -70,9 +70,10 @@ def fit_perturbation(
     memory_limit
         Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
         what is free. See :func:`uotcell.ot.solve_unbalanced`.
-    n_iters, batch_size, rescaling, patience, ema_decay, source_noise, group_size, progress,
-    checkpoint_dir, checkpoint_every
+    n_iters, batch_size, rescaling, patience, ema_decay, source_noise, group_size, progress
         Training, see :meth:`uotcell.problems.PerturbationProblem.solve`.
+    checkpoint_dir, checkpoint_every
+        Folder for checkpoints, from which the same call goes on, and steps between them, see there.
     rng
         Key or seed, of the splits too.
     store

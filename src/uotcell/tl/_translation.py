@@ -63,9 +63,10 @@ def fit_translation(
     memory_limit
         Memory that the solve, training and later predictions may take, such as ``"6GB"``; by default three quarters of
         what is free. See :func:`uotcell.ot.solve_unbalanced`.
-    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress,
-    checkpoint_dir, checkpoint_every
+    n_iters, batch_size, rescaling, valid_fraction, patience, ema_decay, source_noise, learn_rescaling, rng, progress
         Training, see :meth:`uotcell.problems.TranslationProblem.solve`.
+    checkpoint_dir, checkpoint_every
+        Folder for checkpoints, from which the same call goes on, and steps between them, see there.
     key_added
         Prefix and name of the slots.
 
