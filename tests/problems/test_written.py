@@ -54,7 +54,7 @@ def fitted():
         "rng": jax.random.key(7),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_temporal, "fit", lambda *args, **kwargs: (Shift, HISTORY))
+        patch.setattr(_temporal, "fit_many", lambda *args, **kwargs: [(Shift, HISTORY)])
         problem.solve(**settings).write()
     return adata, problem
 

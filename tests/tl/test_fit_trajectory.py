@@ -591,11 +591,12 @@ def test_failure_half_way_changes_nothing(adata, monkeypatch):
     fit(adata, rng=1)
     before, trained = adata.copy(), []
 
-    def fail_second(method, coupling, **kwargs):
-        trained.append(coupling)
-        return uc.train.fit(replace(method, learning_rate=1e30) if len(trained) == 2 else method, coupling, **kwargs)
+    def fail_second(method, couplings, **kwargs):
+        trained.append(couplings)
+        method = replace(method, learning_rate=1e30) if len(trained) == 2 else method
+        return uc.train.fit_many(method, couplings, **kwargs)
 
-    monkeypatch.setattr(_temporal, "fit", fail_second)
+    monkeypatch.setattr(_temporal, "fit_many", fail_second)
     with pytest.raises(uc.ConvergenceError, match="Lower `learning_rate`"):
         fit(adata)
     assert len(trained) == 2
