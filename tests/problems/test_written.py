@@ -29,7 +29,9 @@ class Shift:
         return np.asarray(x, np.float32) + 1
 
 
-HISTORY = SimpleNamespace(iteration=[], valid_divergence=[], best_iteration=0, device="none", to_dict=dict)
+HISTORY = SimpleNamespace(
+    iteration=[], valid_divergence=[], best_iteration=0, interrupted=False, device="none", to_dict=dict
+)
 
 
 def make_cells():
