@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from uotcell.problems._times import parse_times
+from uotcell.problems._times import parse_times, time_codes
 
 
 def column(values, **kwargs):
@@ -22,6 +22,21 @@ def categories(values, order, *, ordered=True):
         pytest.param(column([2, 1], dtype="Int64"), {1: 1.0, 2: 2.0}, id="nullable integers"),
         pytest.param(column(["E14.5", "E8", "E9.25"]), {"E8": 8.0, "E9.25": 9.25, "E14.5": 14.5}, id="prefix"),
         pytest.param(column(["48h", "6h", "120h"]), {"6h": 6.0, "48h": 48.0, "120h": 120.0}, id="suffix"),
+        pytest.param(
+            column(pd.to_datetime(["2020-03-01 12:00", "2020-02-28 00:00"])),
+            {pd.Timestamp("2020-02-28"): 0.0, pd.Timestamp("2020-03-01 12:00"): 2.5},
+            id="dates, over a leap day",
+        ),
+        pytest.param(
+            column(pd.to_timedelta(["36h", "-1d"])),
+            {pd.Timedelta("-1d"): -1.0, pd.Timedelta("36h"): 1.5},
+            id="durations",
+        ),
+        pytest.param(
+            categories(pd.to_timedelta(["2d", "1d"]), pd.to_timedelta(["2d", "1d"])),
+            {pd.Timedelta("2d"): 0.0, pd.Timedelta("1d"): 1.0},
+            id="ordered durations, order against the time",
+        ),
         pytest.param(column(["10", "9"]), {"9": 9.0, "10": 10.0}, id="numeric strings"),
         pytest.param(column(["48h", "6h"], dtype="string"), {"6h": 6.0, "48h": 48.0}, id="string dtype"),
         pytest.param(column(["D2", "D-2", "D0"]), {"D-2": -2.0, "D0": 0.0, "D2": 2.0}, id="before and after"),
@@ -55,6 +70,13 @@ def test_labels_in_order_of_time(values, expected):
     assert all(type(number) is float for number in times.values())
 
 
+@pytest.mark.parametrize("dtype", ["Int64", "float32", "category", "datetime64[ns]", "timedelta64[ns]", "string"])
+def test_every_cell_has_the_place_of_its_time(dtype):
+    values = column([3, 1, 2, 1]).astype("str" if dtype == "string" else "int64").astype(dtype)
+    times = parse_times(values)
+    assert time_codes(values, times).tolist() == [2, 0, 1, 0]
+
+
 def test_labels_are_python_values():
     assert [type(label) for label in parse_times(column([1, 2]))] == [int, int]
     assert [type(label) for label in parse_times(column([1.0, 2.0], dtype="float32"))] == [float, float]
@@ -72,7 +94,6 @@ def test_labels_are_python_values():
         pytest.param(column([True, False]), id="booleans"),
         pytest.param(column([1, "2"]), id="numbers and strings"),
         pytest.param(column([0.0, np.inf]), id="infinite"),
-        pytest.param(column(pd.to_datetime(["2020-01-01", "2020-01-02"])), id="dates"),
         # As minus signs, which they would be next to "day0", these would turn time around.
         pytest.param(column(["day-10", "day-11"]), id="hyphen or minus"),
     ],

@@ -20,9 +20,9 @@ from uotcell.ot._geometry import mean_squared_distance
 from uotcell.problems._growth import prior_masses
 from uotcell.problems._held_out import pad_cells
 from uotcell.problems._interpolation import interpolate
-from uotcell.problems._representation import check_representation, representation
+from uotcell.problems._representation import check_representation, in_memory, representation
 from uotcell.problems._temporal import MIN_CELLS
-from uotcell.problems._times import parse_times
+from uotcell.problems._times import parse_times, time_codes
 from uotcell.train import fit
 
 # ε of the Sinkhorn divergence, in units of the mean squared distance within the population that was left out.
@@ -88,17 +88,17 @@ def left_out_points(
     unknown = [label for label in time_points or () if label not in interior]
     if unknown:
         raise ValueError(f"Expected `time_points` among the interior ones {interior}, found {unknown}.")
-    column = adata.obs[time_key].to_numpy()
+    codes = time_codes(adata.obs[time_key], times)
     cells = None if use_rep is None else representation(adata, np.arange(adata.n_obs), use_rep, layer)
     points = []
     for label in interior if time_points is None else time_points:
         place = labels.index(label)
-        neighbours = labels[place - 1], label, labels[place + 1]
-        rows = [np.flatnonzero(column == neighbour) for neighbour in neighbours]
+        neighbours = labels[place - 1 : place + 2]
+        rows = [np.flatnonzero(codes == code) for code in (place - 1, place, place + 1)]
         few = [neighbour for neighbour, index in zip(neighbours, rows, strict=True) if len(index) < MIN_CELLS]
         if few:
             raise ValueError(f"Expected at least {MIN_CELLS} cells at every time point, found fewer at {few}.")
-        scores = without_time_point(_matrix(adata, layer), column == label, n_comps) if cells is None else cells
+        scores = without_time_point(_matrix(adata, layer), codes == place, n_comps) if cells is None else cells
         earlier, time, later = (times[neighbour] for neighbour in neighbours)
         points.append(
             LeftOut(
@@ -114,8 +114,9 @@ def left_out_points(
 
 
 def _matrix(adata: AnnData, layer: str | None):
-    matrix = adata.X if layer is None else adata.layers[layer]
-    return matrix.tocsr() if sparse.issparse(matrix) else np.asarray(matrix)
+    matrix = in_memory(adata.X if layer is None else adata.layers[layer])
+    matrix = matrix.tocsr() if sparse.issparse(matrix) else np.ascontiguousarray(matrix)
+    return matrix if matrix.dtype == np.float64 else matrix.astype(np.float32)
 
 
 def without_time_point(matrix, left_out: np.ndarray, n_comps: int) -> np.ndarray:

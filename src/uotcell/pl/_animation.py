@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._cells import Palette
+from ._cells import Palette, keep_colors
 from ._interpolated import color_cells, place_interpolations
 from ._interpolation import draw_frame, draw_measured, explain_colors, total_area, update_frame
 from ._panels import panel_axes
@@ -100,6 +100,7 @@ def animate_interpolation(
     draw_measured(ax, embedding, frames)
     cells = draw_frame(ax, frames[0], colors, area=area, alpha=alpha)
     explain_colors([ax], color, colors, np.concatenate([frame.rows for frame in frames]), own_figure=own_figure)
+    keep_colors(adata, color, list(colors.names.values()) or None)
 
     def draw(frame):
         update_frame(cells, frame, colors, area=area, alpha=alpha)

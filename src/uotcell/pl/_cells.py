@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uotcell.problems._representation import dense
+from uotcell.problems._slots import write_slots
+
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
 
@@ -46,7 +50,7 @@ def keep_colors(adata: AnnData, color: str | None, colors: Sequence[str] | None)
     """Store the colours scanpy gave to the categories, so that the next plot, of a subset too, uses the same."""
     # A view is left alone: writing to it would copy its data.
     if colors is not None and not adata.is_view:
-        adata.uns[f"{color}_colors"] = list(colors)
+        write_slots((adata, {"uns": {f"{color}_colors": list(colors)}}))
 
 
 def category_colors(names: Sequence[str], *, stored: Sequence[str] | None, palette: Palette) -> dict[str, str]:
@@ -67,15 +71,36 @@ def category_colors(names: Sequence[str], *, stored: Sequence[str] | None, palet
 
 def color_values(adata: AnnData, color: str):
     """Values of a column of ``.obs`` or of a gene, in ``.raw`` if there is one, as scanpy has it."""
-    from scipy.sparse import issparse
-
     if color in adata.obs:
         return adata.obs[color].array
-    genes = adata if adata.raw is None else adata.raw
-    if color in genes.var_names:
-        column = genes.X[:, genes.var_names.get_loc(color)]
-        return np.ravel(column.toarray() if issparse(column) else column)
-    raise KeyError(
-        f"Expected `color` to be a column of `adata.obs`, {list(adata.obs)}, or one of the {len(genes.var_names)} gene "
-        f"names, found {color!r}. Add it to `adata.obs` or choose another `color`."
-    )
+    genes = gene_names(adata)
+    if color not in genes:
+        raise KeyError(
+            f"Expected `color` to be a column of `adata.obs`, {list(adata.obs)}, or one of the {len(genes)} gene "
+            f"names, found {color!r}. Add it to `adata.obs` or choose another `color`."
+        )
+    return gene_values(adata, color)
+
+
+def gene_names(adata: AnnData, layer: str | None = None) -> pd.Index:
+    """Names of the genes, in ``.raw`` if there is one and no `layer`, as scanpy has it."""
+    return (adata if layer is not None or adata.raw is None else adata.raw).var_names
+
+
+def gene_values(adata: AnnData, gene: str, layer: str | None = None) -> np.ndarray:
+    """Values of one of these genes, ``(n_cells,)``.
+
+    Raises
+    ------
+    ValueError
+        If several have this name, or there is no matrix.
+    """
+    places = np.flatnonzero(gene_names(adata, layer) == gene)
+    if len(places) > 1:
+        raise ValueError(
+            f"Expected one gene of the name {gene!r}, found {len(places)}. Run `adata.var_names_make_unique()`."
+        )
+    matrix = (adata if adata.raw is None else adata.raw).X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError(f"Expected `adata.X` to hold the values of {gene!r}, found None.")
+    return np.ravel(dense(matrix[:, places]))

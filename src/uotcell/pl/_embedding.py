@@ -1,10 +1,12 @@
-"""Read an embedding, and the representation of a fit, from AnnData."""
+"""Read an embedding from AnnData."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from uotcell.problems._representation import dense
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +20,7 @@ def read_embedding(adata: AnnData, basis: str, *, first_two: bool = False) -> tu
             f"Expected `basis` to name one of {sorted(adata.obsm)} in `adata.obsm`, found {basis!r}. "
             "Run `sc.tl.umap(adata)` or choose another `basis`."
         )
-    embedding = np.asarray(adata.obsm[name], dtype=np.float64)
+    embedding = dense(adata.obsm[name]).astype(np.float64)
     if first_two and embedding.ndim == 2 and embedding.shape[1] > 2:
         embedding = embedding[:, :2]
     if embedding.ndim != 2 or embedding.shape[1] != 2:
@@ -27,11 +29,3 @@ def read_embedding(adata: AnnData, basis: str, *, first_two: bool = False) -> tu
             "Choose a two-dimensional `basis`."
         )
     return name, embedding
-
-
-def read_representation(adata: AnnData, use_rep: str, layer: str | None) -> np.ndarray:
-    """Matrix a map was fitted in, ``(n_cells, n_dims)``: a slot of ``.obsm``, ``.X`` or a layer, made dense."""
-    if use_rep != "X":
-        return np.asarray(adata.obsm[use_rep])
-    matrix = adata.X if layer is None else adata.layers[layer]
-    return matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from uotcell.problems import TemporalProblem
+from uotcell.problems._representation import all_cells
 
-from ._cells import Palette, category_colors, color_values, keep_colors
-from ._embedding import read_embedding, read_representation
+from ._cells import Palette, category_colors, color_values
+from ._embedding import read_embedding
 from ._projection import place_points
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def place_interpolations(
         positions = [point[:, :2].astype(np.float64) for point in points]
     else:
         # All times at once: the neighbours are those of the same cells.
-        x = read_representation(adata, use_rep, layer)
+        x = all_cells(adata, use_rep, layer)
         placed = place_points(np.concatenate(points), x, embedding, n_neighbors=n_neighbors)
         positions = np.split(placed, np.cumsum([len(point) for point in points])[:-1])
     weights = [population.obs["weight"].to_numpy() for population in populations]
@@ -90,7 +91,7 @@ def place_interpolations(
 
 
 def color_cells(adata: AnnData, color: str | None, *, palette: Palette, color_map: str | None) -> CellColors:
-    """Colour every cell by a column of ``.obs`` or a gene; store colours of categories in ``.uns``, as scanpy does."""
+    """Colour every cell by a column of ``.obs`` or a gene."""
     from matplotlib import colormaps, rcParams
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize, to_rgba, to_rgba_array
@@ -106,7 +107,6 @@ def color_cells(adata: AnnData, color: str | None, *, palette: Palette, color_ma
     values = values.astype("category")
     names = [str(name) for name in values.cat.categories]
     colors = category_colors(names, stored=adata.uns.get(f"{color}_colors"), palette=palette)
-    keep_colors(adata, color, list(colors.values()))
     codes = values.cat.codes.to_numpy()
     rgba = to_rgba_array([*colors.values(), _MISSING])[codes]  # the code of no category is −1
     return CellColors(rgba, codes, colors, None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._cells import Palette
+from ._cells import Palette, keep_colors
 from ._figure import show_figure
 from ._interpolated import CellColors, Frame, color_cells, place_interpolations
 from ._panels import panel_axes
@@ -107,6 +107,7 @@ def interpolation(
         panel.set_title(f"{problem.params['time_key']} {frame.time:g}")
     rows = np.concatenate([frame.rows for frame in frames])
     explain_colors(axes, color, colors, rows, own_figure=own_figure)
+    keep_colors(adata, color, list(colors.names.values()) or None)
     show_figure(axes[0], show=show, own_figure=own_figure)
     return axes
 

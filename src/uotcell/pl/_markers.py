@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ._cells import gene_names, gene_values
 from ._figure import show_figure
 from ._panels import panel_axes
 from ._weights import fold_ticks, relative_weights, weight_label
@@ -154,8 +155,6 @@ def bin_means(x: np.ndarray, y: np.ndarray, n_bins: int) -> np.ndarray:
 
 def _expression(adata: AnnData, gene: str, layer: str | None) -> np.ndarray:
     """Values of a gene or of a numeric column of ``.obs``, ``(n_cells,)``."""
-    from scipy.sparse import issparse
-
     if layer is not None and layer not in adata.layers:
         names = sorted(name for name in adata.layers if name is not None)  # anndata 0.13 lists X as None
         raise KeyError(f"Expected `layer` to be one of {names}, found {layer!r}.")
@@ -163,15 +162,12 @@ def _expression(adata: AnnData, gene: str, layer: str | None) -> np.ndarray:
         if adata.obs[gene].dtype.kind not in "fiub":
             raise ValueError(f"Expected `adata.obs[{gene!r}]` to hold numbers, found {adata.obs[gene].dtype}.")
         return adata.obs[gene].to_numpy(dtype=np.float64)
-    genes = adata if layer is not None or adata.raw is None else adata.raw
-    if gene not in genes.var_names:
+    if gene not in (names := gene_names(adata, layer)):
         raise KeyError(
-            f"Expected `genes` to be among the {len(genes.var_names)} gene names or numeric columns of `adata.obs`, "
+            f"Expected `genes` to be among the {len(names)} gene names or numeric columns of `adata.obs`, "
             f"{list(adata.obs)}, found {gene!r}."
         )
-    matrix = genes.X if layer is None else adata.layers[layer]
-    column = matrix[:, [genes.var_names.get_loc(gene)]]
-    return np.ravel(column.toarray() if issparse(column) else column).astype(np.float64)
+    return gene_values(adata, gene, layer).astype(np.float64)
 
 
 def _groups(adata: AnnData, groupby: str | None, source: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from uotcell.problems._representation import all_cells
+
 from ._cells import colored_cells, draw_cells, keep_colors
-from ._embedding import read_embedding, read_representation
+from ._embedding import read_embedding
 from ._figure import show_figure, widen_for_legend
 from ._linear import fit_linear_map
 from ._projection import project_push, project_velocity, velocity_grid
@@ -138,13 +140,13 @@ def velocity_stream(
         title = f"velocity ({named})" if color is None else f"{color} (velocity, {named})"
     style = {"size": size, "alpha": alpha, "palette": palette, "color_map": color_map, "legend_loc": legend_loc}
     draw_cells(cells, basis, color, ax=ax, title=title, **style)
-    keep_colors(adata, color, cells.uns.get(f"{color}_colors"))
     speed = np.hypot(u, v)
     widths = linewidth * np.clip(speed / np.nanmean(speed), 0.5, 2.0)
     streams = {"density": 2 * density, "arrowsize": arrow_size, "color": arrow_color}
     ax.streamplot(xs, ys, u, v, linewidth=np.nan_to_num(widths, nan=linewidth), zorder=2, **streams)
     if own_figure:
         widen_for_legend(ax)
+    keep_colors(adata, color, cells.uns.get(f"{color}_colors"))
     show_figure(ax, show=show, own_figure=own_figure)
     return ax
 
@@ -164,7 +166,7 @@ def _project(
         if name not in adata.obsm:
             raise KeyError(f"Expected `adata.obsm` to hold {name!r}, found {sorted(adata.obsm)}. {remedy}")
     push, velocity = (np.asarray(adata.obsm[name]) for name in names[-2:])
-    x = read_representation(adata, params["use_rep"], params.get("layer"))
+    x = all_cells(adata, params["use_rep"], params.get("layer"))
     if not x.shape == push.shape == velocity.shape:
         raise ValueError(
             f"Expected {', '.join(map(repr, names))} in `adata.obsm` to have one shape, found {x.shape}, {push.shape}, "

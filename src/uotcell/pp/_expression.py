@@ -7,6 +7,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from uotcell.problems._representation import in_memory
+
 # Logarithms of counts, natural or to base 2, and variance-stabilised values stay far below.
 _LARGEST_LOG = 50.0
 
@@ -67,7 +69,7 @@ def log_expression(matrix, columns: np.ndarray, name: str) -> sparse.csc_array |
     ValueError
         If values are missing or negative, or look like counts.
     """
-    x = matrix[:, columns]
+    x = in_memory(matrix[:, columns])
     x = sparse.csc_array(x, dtype=np.float64) if sparse.issparse(x) else np.asarray(x, dtype=np.float64)
     values = x.data if sparse.issparse(x) else x
     if not np.isfinite(values).all():

@@ -12,6 +12,7 @@ from uotcell.pp._days import days_to_next
 from uotcell.pp._expression import expression_matrix, log_expression, mean_z_score
 from uotcell.pp._gene_sets import GeneSet, check_hit_rate, choose_gene_set, find_genes
 from uotcell.problems._base import check_adata, check_key_added, plain
+from uotcell.problems._slots import write_slots
 
 
 def score_growth(
@@ -144,10 +145,8 @@ def score_growth(
     uns = {"params": plain(params), "proliferation": of_proliferation, "apoptosis": of_apoptosis}
     if days_by_time:
         uns["days"] = {"time": np.asarray(list(map(str, days_by_time))), "days": np.asarray([*days_by_time.values()])}
-    adata.obs[f"{key_added}_proliferation"] = p
-    adata.obs[f"{key_added}_apoptosis"] = a
-    adata.obs[key_added] = growth
-    adata.uns[key_added] = uns
+    obs = {f"{key_added}_proliferation": p, f"{key_added}_apoptosis": a, key_added: growth}
+    write_slots((adata, {"obs": obs, "uns": {key_added: uns}}))
 
 
 def _scores(adata: AnnData, sets: Sequence[GeneSet], min_hit_rate: float, **where) -> list[tuple[np.ndarray, dict]]:

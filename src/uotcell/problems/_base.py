@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from uotcell.methods import Method, TransportMap
 from uotcell.ot import Coupling, Geodesic
 from uotcell.ot._inputs import as_key
-from uotcell.problems._representation import align_features, check_representation, representation
+from uotcell.problems._representation import align_features, all_cells
 from uotcell.train import History
 
 DEFAULT_TAU = 0.95
@@ -100,9 +100,8 @@ class Problem:
         if not isinstance(cells, AnnData):
             return np.asarray(cells)
         use_rep, layer = self.params["use_rep"], self.params["layer"]
-        check_representation(cells, use_rep, layer)
         order = slice(None) if self._features is None else align_features(cells.var_names, self._features)
-        return representation(cells, np.arange(cells.n_obs), use_rep, layer)[:, order]
+        return all_cells(cells, use_rep, layer)[:, order]
 
     def _require(self, attribute: str, step: str) -> None:
         if not getattr(self, attribute, None):
@@ -110,9 +109,11 @@ class Problem:
 
 
 def check_adata(adata: AnnData, name: str) -> None:
-    """Raise unless ``adata`` is annotated data that can be written to, with unique names of cells."""
+    """Raise unless ``adata`` is annotated data that can be written to, with cells of unique names."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"Expected `{name}` to be an AnnData, found {type(adata).__name__}.")
+    if not adata.n_obs:
+        raise ValueError(f"Expected `{name}` to have cells, found none. Look at how it was subset.")
     if not adata.obs_names.is_unique:
         repeated = adata.obs_names[adata.obs_names.duplicated()][0]
         raise ValueError(

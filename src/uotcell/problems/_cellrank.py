@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from uotcell.problems._slots import slots_written
 from uotcell.problems._transitions import END, MOVING, Fit, check_options, read_fit, resting_rows, transitions
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ def cellrank_kernel(
     # CellRank makes rows of the couplings: those of dying cells too, which are replaced afterwards.
     steps = transitions(adata, fit, np.where(fit.is_source, MOVING, state), [], **search)
     rest = transitions(adata, fit, np.where(state == MOVING, END, state), resting, **search)
-    adata.obs[f"{key}_time"] = pd.Categorical.from_codes(fit.codes, fit.times, ordered=True)
-    kernel = _real_time(adata, f"{key}_time", fit, steps, conn_weight)
-    _replace_rows(kernel, rest, np.flatnonzero(state != MOVING), fit.codes, conn_weight)
+    times = pd.Categorical.from_codes(fit.codes, fit.times, ordered=True)
+    with slots_written((adata, {"obs": {f"{key}_time": times}})):  # from where CellRank reads it
+        kernel = _real_time(adata, f"{key}_time", fit, steps, conn_weight)
+        _replace_rows(kernel, rest, np.flatnonzero(state != MOVING), fit.codes, conn_weight)
     return kernel
 
 

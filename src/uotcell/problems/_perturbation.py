@@ -22,9 +22,10 @@ from uotcell.problems._conditions import Stratum, check_store, listed, pair_name
 from uotcell.problems._decode import resolve_decoder
 from uotcell.problems._held_out import held_out_quality
 from uotcell.problems._matching import match_cells
-from uotcell.problems._perturbation_pair import PerturbationPair, multipliers, record, slots_written
+from uotcell.problems._perturbation_pair import PerturbationPair, image_slots, multipliers, record
 from uotcell.problems._prediction import prediction
 from uotcell.problems._representation import check_representation
+from uotcell.problems._slots import write_slots
 from uotcell.problems._splits import SPLITS, check_fractions, stable_hash
 from uotcell.train import History, fit_many
 
@@ -371,13 +372,12 @@ class PerturbationProblem(Problem):
             target_weight[pair.target_rows] = multipliers(pair.coupling.target_weights)
         codes = self._matched.split_codes(self.adata.n_obs)
         uns = record(list(self.fitted.values()), self.params, list(push))
-        for slot in slots_written(self.adata.uns.get(key_added), key_added) - set(push):
-            self.adata.obsm.pop(slot, None)
-        for slot, images in push.items():
-            self.adata.obsm[slot] = images
-        self.adata.obs[f"{key_added}_split"] = pd.Categorical.from_codes(codes, categories=list(SPLITS))
-        self.adata.obs[f"{key_added}_target_weight"] = target_weight
-        self.adata.uns[key_added] = uns
+        obs = {
+            f"{key_added}_split": pd.Categorical.from_codes(codes, categories=list(SPLITS)),
+            f"{key_added}_target_weight": target_weight,
+        }
+        earlier = dict.fromkeys(image_slots(self.adata.uns.get(key_added), key_added))
+        write_slots((self.adata, {"obsm": earlier | push, "obs": obs, "uns": {key_added: uns}}))
 
     def _fitted_pair(
         self, pair: Stratum, coupling: UnbalancedCoupling, transport_map: TransportMap, history: History

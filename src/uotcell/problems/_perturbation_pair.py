@@ -71,7 +71,7 @@ def record(pairs: Sequence[PerturbationPair], params: dict, slots: Sequence[str]
     }
 
 
-def slots_written(found: object, key_added: str) -> set[str]:
+def image_slots(found: object, key_added: str) -> set[str]:
     """Return the slots of images that an earlier record lists; what else it may name is not ours to remove."""
     names = found.get("pairs", {}) if isinstance(found, Mapping) else {}
     slots = np.ravel(np.asarray(names.get("slots", ()), object)) if isinstance(names, Mapping) else ()

@@ -27,7 +27,7 @@ def check_representation(adata: AnnData, use_rep: str, layer: str | None) -> Non
 def representation(adata: AnnData, rows: np.ndarray, use_rep: str, layer: str | None) -> np.ndarray:
     """Return the given rows (ascending) as a dense float32 or float64 array ``(n_cells, n_dims)``.
 
-    Only these rows are made dense or read from a backed file.
+    Only these rows are made dense, computed by dask or read from a backed file.
 
     Raises
     ------
@@ -40,11 +40,11 @@ def representation(adata: AnnData, rows: np.ndarray, use_rep: str, layer: str | 
         matrix, name = adata.X, "adata.X"
     else:
         matrix, name = adata.obsm[use_rep], f"adata.obsm[{use_rep!r}]"
-    cells = matrix.to_numpy()[rows] if hasattr(matrix, "to_numpy") else matrix[rows]
-    cells = cells.toarray() if sparse.issparse(cells) else np.asarray(cells)
+    cells = dense((matrix.to_numpy() if isinstance(matrix, pd.DataFrame) else matrix)[rows])
     if cells.ndim != 2 or cells.dtype.kind not in "fiub":
         raise ValueError(f"Expected {name} to be a numeric matrix, found shape {cells.shape} and dtype {cells.dtype}.")
-    cells = cells if cells.dtype == np.float64 else cells.astype(np.float32)
+    # Sums depend on the layout in memory: with one layout no result depends on how the cells were kept.
+    cells = np.ascontiguousarray(cells, cells.dtype if cells.dtype == np.float64 else np.float32)
     bad = ~np.isfinite(cells).all(axis=1)
     if bad.any():
         first = adata.obs_names[rows[int(bad.argmax())]]
@@ -53,6 +53,27 @@ def representation(adata: AnnData, rows: np.ndarray, use_rep: str, layer: str | 
             "these cells or recompute the representation."
         )
     return cells
+
+
+def all_cells(adata: AnnData, use_rep: str, layer: str | None) -> np.ndarray:
+    """Return the representation of all cells, after checking that there is one."""
+    check_representation(adata, use_rep, layer)
+    return representation(adata, np.arange(adata.n_obs), use_rep, layer)
+
+
+def in_memory(matrix) -> np.ndarray | sparse.spmatrix | sparse.sparray:
+    """Return a matrix, or a part of one, that dask has yet to compute or that may be on disk."""
+    if hasattr(matrix, "compute"):
+        matrix = matrix.compute()
+    elif hasattr(matrix, "to_memory"):
+        matrix = matrix.to_memory()
+    return matrix if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def dense(matrix) -> np.ndarray:
+    """Return a matrix, or a part of one, as a dense array in memory, wherever it is kept."""
+    matrix = in_memory(matrix)
+    return matrix.toarray() if sparse.issparse(matrix) else matrix
 
 
 def align_features(names: pd.Index, expected: pd.Index) -> np.ndarray | slice:

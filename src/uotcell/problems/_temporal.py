@@ -33,7 +33,8 @@ from uotcell.problems._growth import prior_masses
 from uotcell.problems._interpolation import interpolate
 from uotcell.problems._pairs import choose_pairs
 from uotcell.problems._representation import check_representation, representation
-from uotcell.problems._times import parse_times
+from uotcell.problems._slots import write_slots
+from uotcell.problems._times import parse_times, time_codes
 from uotcell.train import fit_many, fit_rescaling
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class TemporalProblem(Problem):
         Parameters
         ----------
         time_key
-            Column of ``.obs``: numbers, ordered categories or strings with one number such as "E14.5".
+            Column of ``.obs``: numbers, ordered categories, strings with one number such as "E14.5", or dates or
+            durations, which count in days: dates since the first of them.
         use_rep
             Representation the cells are mapped in: a key of ``.obsm``, or ``"X"``.
         layer
@@ -121,8 +123,8 @@ class TemporalProblem(Problem):
         check_representation(adata, use_rep, layer)
         times = parse_times(adata.obs[time_key])
         pairs = choose_pairs(times, policy, reference)
-        labels = adata.obs[time_key].to_numpy()
-        rows = {label: np.flatnonzero(labels == label) for pair in pairs for label in pair}
+        codes, labels = time_codes(adata.obs[time_key], times), list(times)
+        rows = {label: np.flatnonzero(codes == labels.index(label)) for pair in pairs for label in pair}
         for label, cells in rows.items():
             if len(cells) < MIN_CELLS:
                 raise ValueError(
@@ -420,13 +422,11 @@ class TemporalProblem(Problem):
             "history": {pair.label: plain(pair.history.to_dict()) for pair in pairs},
             "metrics": {pair.label: plain(pair.metrics) for pair in pairs},
         }
-        self.adata.obsm[f"{key_added}_push"] = push
-        self.adata.obsm[f"{key_added}_velocity"] = velocity
-        self.adata.obs[f"{key_added}_source_weight"] = source_weight
-        self.adata.obs[f"{key_added}_target_weight"] = target_weight
+        obs = {f"{key_added}_source_weight": source_weight, f"{key_added}_target_weight": target_weight}
         if pairs[0].transport_map.method.is_stochastic:
-            self.adata.obs[f"{key_added}_uncertainty"] = uncertainty
-        self.adata.uns[key_added] = uns
+            obs[f"{key_added}_uncertainty"] = uncertainty
+        obsm = {f"{key_added}_push": push, f"{key_added}_velocity": velocity}
+        write_slots((self.adata, {"obsm": obsm, "obs": obs, "uns": {key_added: uns}}))
 
     def to_cellrank(
         self,

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from uotcell.problems._neighbor_rows import RowWriter, closed_class, nearest_rows
 from uotcell.problems._representation import check_representation, representation
-from uotcell.problems._times import parse_times
+from uotcell.problems._times import parse_times, time_codes
 from uotcell.problems._written import written_fit
 
 EMPTY_ROWS = ("self", "absorb", "error")
@@ -82,11 +82,8 @@ def read_fit(adata: AnnData, key: str) -> Fit:
 
     column = adata.obs[params["time_key"]]
     times = parse_times(column)
-    labels, values = list(times), column.to_numpy()
+    labels, codes = list(times), time_codes(column, times)
     code = {str(label): i for i, label in enumerate(labels)}
-    codes = np.empty(adata.n_obs, np.int64)
-    for i, label in enumerate(labels):
-        codes[values == label] = i
     is_source = np.isfinite(push).all(axis=1)
     # The longest time difference first, as they were written, so that the shortest is what remains.
     order = np.argsort(-np.asarray(pairs["time_difference"]), kind="stable")

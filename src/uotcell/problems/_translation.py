@@ -25,7 +25,8 @@ from uotcell.problems._base import (
     plain,
     plain_rng,
 )
-from uotcell.problems._representation import check_representation, representation
+from uotcell.problems._representation import all_cells
+from uotcell.problems._slots import write_slots
 from uotcell.train import fit, fit_rescaling
 from uotcell.train._engine import check_crosses_spaces
 
@@ -129,8 +130,8 @@ class TranslationProblem(Problem):
         sides = (self.adata, self.adata_y)
         cells, features = [], []
         for adata, rep, side_layer, shared_key in zip(sides, reps, layers, shared, strict=True):
-            cells.append(_cells(adata, rep, side_layer))
-            features.append(None if shared_key is None else _cells(adata, shared_key, None))
+            cells.append(all_cells(adata, rep, side_layer))
+            features.append(None if shared_key is None else all_cells(adata, shared_key, None))
         if shared[0] is not None and features[0].shape[1] != features[1].shape[1]:
             raise ValueError(
                 f"Expected `shared_rep` of one number of features, found {features[0].shape[1]} and "
@@ -334,18 +335,17 @@ class TranslationProblem(Problem):
             "history": plain(pair.history.to_dict()),
             "metrics": plain(pair.metrics),
         }
-        self.adata.obsm[f"{key_added}_push"] = push
+        obs = {f"{key_added}_source_weight": weights[0]}
         if uncertainty is not None:
-            self.adata.obs[f"{key_added}_uncertainty"] = uncertainty
-        self.adata.obs[f"{key_added}_source_weight"] = weights[0]
-        self.adata.uns[key_added] = uns
-        self.adata_y.obs[f"{key_added}_target_weight"] = weights[1]
+            obs[f"{key_added}_uncertainty"] = uncertainty
+        source = {"obsm": {f"{key_added}_push": push}, "obs": obs, "uns": {key_added: uns}}
+        write_slots((self.adata, source), (self.adata_y, {"obs": {f"{key_added}_target_weight": weights[1]}}))
 
     def _points(self, cells: ArrayLike | AnnData) -> np.ndarray:
         shared_key = None if self.params["shared_rep"] is None else str(self.params["shared_rep"][0])
         if isinstance(cells, AnnData):
-            points = _cells(cells, str(self.params["use_rep"][0]), self._layers[0])
-            shared = None if shared_key is None else _cells(cells, shared_key, None)
+            points = all_cells(cells, str(self.params["use_rep"][0]), self._layers[0])
+            shared = None if shared_key is None else all_cells(cells, shared_key, None)
         else:
             cells = np.asarray(cells)
             points, shared = cells[:, : self.dims[0]], None if shared_key is None else cells[:, self.dims[0] :]
@@ -358,11 +358,6 @@ def _per_side(value) -> tuple:
             raise ValueError(f"Expected one value or a tuple of two, one per side, found {value!r}.")
         return tuple(value)
     return value, value
-
-
-def _cells(adata: AnnData, use_rep: str, layer: str | None) -> np.ndarray:
-    check_representation(adata, use_rep, layer)
-    return representation(adata, np.arange(adata.n_obs), use_rep, layer)
 
 
 def _spread(cells: np.ndarray) -> float:

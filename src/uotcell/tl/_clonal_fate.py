@@ -13,7 +13,9 @@ from scipy import sparse
 from uotcell.metrics._resampling import bootstrap_means, percentile_interval
 from uotcell.metrics._trajectory import clonal_hits, landing_labels
 from uotcell.ot._settings import check_count
-from uotcell.problems._base import check_key_added, plain, plain_rng
+from uotcell.problems._base import check_adata, check_key_added, plain, plain_rng
+from uotcell.problems._representation import in_memory
+from uotcell.problems._slots import write_slots
 from uotcell.problems._written import read_pairs
 from uotcell.tl._scores import (
     as_columns,
@@ -109,14 +111,14 @@ def clonal_fate(
     ['fit', 'entropic', 'identity', 'shuffled']
     """
     slot = f"{key}_clonal_fate" if key_added is None else key_added
+    check_adata(adata, "adata")
     check_key_added(slot)
     check_count("n_neighbors", n_neighbors)
     check_resampling(n_bootstrap, confidence)
     check_controls(controls, ("identity", "entropic", "shuffled"))
     if clone_key not in adata.obsm:
         raise KeyError(f"Expected `clone_key` to be one of {sorted(adata.obsm)} in `adata.obsm`, found {clone_key!r}.")
-    clones = adata.obsm[clone_key]
-    clones = sparse.csr_matrix(clones.to_numpy() if isinstance(clones, pd.DataFrame) else clones).astype(bool)
+    clones = sparse.csr_matrix(in_memory(adata.obsm[clone_key])).astype(bool)
     pairs = read_pairs(adata, key, pair)
     labels, _ = group_labels(adata, groupby, rows_of(pairs))
     landed = {
@@ -145,7 +147,7 @@ def clonal_fate(
         "groupby": groupby, "clone_key": clone_key, "key": key, "twin": twin, "n_neighbors": n_neighbors,
         "n_bootstrap": n_bootstrap, "confidence": confidence, "rng": plain_rng(rng), "pairs": pair_labels(pairs),
     }  # fmt: skip
-    adata.uns[slot] = plain(settings) | {"scores": as_columns(table)}
+    write_slots((adata, {"uns": {slot: plain(settings) | {"scores": as_columns(table)}}}))
     return table
 
 

@@ -12,8 +12,9 @@ from anndata import AnnData
 from uotcell.metrics._direction import boundary_steps, check_edges, check_field, mean_or_nan
 from uotcell.metrics._resampling import bootstrap_means, percentile_interval
 from uotcell.ot._settings import check_count
-from uotcell.problems._base import check_key_added, plain_rng
+from uotcell.problems._base import check_adata, check_key_added, plain_rng
 from uotcell.problems._representation import check_representation, representation
+from uotcell.problems._slots import write_slots
 from uotcell.problems._written import written_fit
 from uotcell.tl._scores import as_columns, check_controls, check_resampling, group_labels, stream
 
@@ -96,6 +97,7 @@ def cross_boundary_direction(
     ['fit', 'shuffled', 'reversed', 'fit', 'shuffled', 'reversed']
     """
     slot = f"{key}_cross_boundary_direction" if key_added is None else key_added
+    check_adata(adata, "adata")
     check_key_added(slot)
     check_count("n_neighbors", n_neighbors)
     check_resampling(n_bootstrap, confidence)
@@ -124,10 +126,11 @@ def cross_boundary_direction(
     means = np.array([mean_or_nan(values) for values in cosines])
     scores = {"fit": means, "reversed": -means}
     scores = _table(edges, scores, draws, [len(values) for values in cosines], confidence)
-    adata.uns[slot] = {
+    record = {
         "scores": as_columns(scores), "groupby": groupby, "key": key, "use_rep": use_rep, "n_neighbors": n_neighbors,
         "n_bootstrap": n_bootstrap, "confidence": confidence, "rng": plain_rng(rng),
     }  # fmt: skip
+    write_slots((adata, {"uns": {slot: record}}))
     return scores
 
 

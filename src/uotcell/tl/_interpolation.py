@@ -12,7 +12,8 @@ from tqdm import tqdm
 from uotcell.benchmark._config import resolve_methods, resolve_seeds
 from uotcell.benchmark._interpolation import InterpolationSettings, left_out_points, score_left_out
 from uotcell.methods import Method
-from uotcell.problems._base import DEFAULT_TAU, check_key_added, package_versions, plain
+from uotcell.problems._base import DEFAULT_TAU, check_adata, check_key_added, package_versions, plain
+from uotcell.problems._slots import write_slots
 
 
 def evaluate_interpolation(
@@ -94,6 +95,7 @@ def evaluate_interpolation(
     >>> table["prediction"].head(2).tolist()
     ['earlier point', 'later point']
     """
+    check_adata(adata, "adata")
     check_key_added(key_added)
     named = resolve_methods(methods)
     tau = DEFAULT_TAU if tau is None and marginal_penalty is None else tau
@@ -114,5 +116,6 @@ def evaluate_interpolation(
         "epsilon": epsilon, "n_iters": n_iters, "batch_size": batch_size, "fit_options": dict(fit_options or {}),
         "seeds": np.asarray(seeds), "versions": package_versions(),
     }  # fmt: skip
-    adata.uns[key_added] = {"params": plain(params), **{name: table[name].to_numpy() for name in table}}
+    record = {"params": plain(params), **{name: table[name].to_numpy() for name in table}}
+    write_slots((adata, {"uns": {key_added: record}}))
     return table

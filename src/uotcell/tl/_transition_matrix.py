@@ -6,7 +6,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from uotcell.problems._base import check_key_added
+from uotcell.problems._base import check_adata, check_key_added
+from uotcell.problems._slots import write_slots
 from uotcell.problems._transitions import STATES, check_options, read_fit, resting_rows, transitions
 
 
@@ -83,6 +84,7 @@ def transition_matrix(
     (1000, 1000)
     """
     key_added = f"{key}_transition_matrix" if key_added is None else key_added
+    check_adata(adata, "adata")
     check_key_added(key_added)
     check_options(n_neighbors, empty_rows, min_weight, batch_size)
     fit = read_fit(adata, key)
@@ -90,12 +92,13 @@ def transition_matrix(
     search = {"n_neighbors": n_neighbors, "batch_size": batch_size}
     resting = resting_rows(adata, fit, state, empty_rows=empty_rows, **search)
     matrix = transitions(adata, fit, state, resting, **search)
-    adata.obsp[key_added] = matrix
-    adata.obs[key_added] = pd.Categorical.from_codes(state, STATES)
-    adata.uns[key_added] = {
+    states = pd.Categorical.from_codes(state, STATES)
+    settings = {
         "key": key,
         "n_neighbors": int(n_neighbors),
         "empty_rows": empty_rows,
         "min_weight": float(min_weight),
     }
+    slots = {"obsp": {key_added: matrix}, "obs": {key_added: states}, "uns": {key_added: settings}}
+    write_slots((adata, slots))
     return matrix

@@ -10,7 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from uotcell.ot._settings import check_count
-from uotcell.problems._base import check_key_added, plain_rng
+from uotcell.problems._base import check_adata, check_key_added, plain_rng
+from uotcell.problems._slots import write_slots
 from uotcell.problems._written import WrittenPair, read_pairs
 from uotcell.tl._lineages import Allowed, check_allowed, landings, score_lineages
 from uotcell.tl._scores import (
@@ -125,6 +126,7 @@ def transitions(
     ['fit', 'entropic', 'shuffled']
     """
     slot = f"{key}_transitions" if key_added is None else key_added
+    check_adata(adata, "adata")
     check_key_added(slot)
     check_count("n_neighbors", n_neighbors)
     check_resampling(n_bootstrap, confidence)
@@ -155,7 +157,7 @@ def transitions(
         scores = score_lineages(landed, allowed, shuffled="shuffled" in controls, rng=rng, **resampling)
         record |= {"scores": as_columns(scores), "allowed": _listed(allowed), "rng": plain_rng(rng), **resampling}
         record |= {} if twin is None else {"twin": twin}
-    adata.uns[slot] = record
+    write_slots((adata, {"uns": {slot: record}}))
     return pd.DataFrame(table, index=pd.Index(rows, name="source"), columns=pd.Index(columns, name="target"))
 
 
