@@ -109,6 +109,7 @@ def test_text_is_refused(adata):
     ("use_rep", "layer", "error", "message"),
     [
         ("X_pca", None, KeyError, r"`use_rep`.*\['csr', 'frame', 'rep'\], found 'X_pca'.*sc\.pp\.pca"),
+        ("raw", None, KeyError, r"`use_rep`.*found 'raw'\. Take `adata\.raw\.to_adata\(\)`"),
         ("X_umap", None, KeyError, r"`use_rep`.*\['csr', 'frame', 'rep'\], found 'X_umap'\."),
         ("X", "counts", KeyError, r"`layer`.*'csc'.*found 'counts'"),
         ("rep", "dense", ValueError, r"`use_rep` to be 'X' when `layer`='dense' is given, found 'rep'"),

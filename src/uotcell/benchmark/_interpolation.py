@@ -80,6 +80,10 @@ def left_out_points(
     if isinstance(n_comps, bool) or not isinstance(n_comps, (int, np.integer)) or n_comps < 1:
         raise ValueError(f"Expected `n_comps` to be a positive integer, found {n_comps!r}.")
     check_representation(adata, use_rep or "X", layer)
+    if use_rep is None and adata.n_vars < 2:
+        raise ValueError(
+            f"Expected at least two features for principal components, found {adata.n_vars}. Give `use_rep`."
+        )
     times = parse_times(adata.obs[time_key])
     labels = list(times)
     interior = labels[1:-1]

@@ -88,7 +88,7 @@ def gene_names(adata: AnnData, layer: str | None = None) -> pd.Index:
 
 
 def gene_values(adata: AnnData, gene: str, layer: str | None = None) -> np.ndarray:
-    """Values of one of these genes, ``(n_cells,)``.
+    """Values of one of these genes, ``(n_cells,)`` float64.
 
     Raises
     ------
@@ -103,4 +103,4 @@ def gene_values(adata: AnnData, gene: str, layer: str | None = None) -> np.ndarr
     matrix = (adata if adata.raw is None else adata.raw).X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError(f"Expected `adata.X` to hold the values of {gene!r}, found None.")
-    return np.ravel(dense(matrix[:, places]))
+    return np.ravel(dense(matrix[:, places])).astype(np.float64)

@@ -167,7 +167,7 @@ def _expression(adata: AnnData, gene: str, layer: str | None) -> np.ndarray:
             f"Expected `genes` to be among the {len(names)} gene names or numeric columns of `adata.obs`, "
             f"{list(adata.obs)}, found {gene!r}."
         )
-    return gene_values(adata, gene, layer).astype(np.float64)
+    return gene_values(adata, gene, layer)
 
 
 def _groups(adata: AnnData, groupby: str | None, source: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:

@@ -62,7 +62,8 @@ def score_growth(
     days
         t in days for all cells, instead of `time_key`: for pairs that skip time points, or times that are no numbers.
     days_per_unit
-        Days in one unit of `time_key`, e.g. ``1 / 24`` for hours. Needed where labels such as "48h" name another unit.
+        Days in one unit of `time_key`, e.g. ``1 / 24`` for hours; dates and durations count in days. Needed where
+        labels such as "48h" name another unit.
     layer, use_raw, gene_symbols
         Where expression is: a layer, ``.raw`` (if None, where there is one and no layer is given) or ``.X``; names are
         those of a column `gene_symbols` of its ``.var``, or its ``.var_names``.

@@ -35,7 +35,7 @@ def find_strata(adata: AnnData, perturbation_key: str, groupby: str | None) -> d
     order = np.argsort(codes, kind="stable")
     found, starts = np.unique(codes[order], return_index=True)
     names, group_names = labels.categories.tolist(), [None] if groups is None else groups.categories.tolist()
-    parts = zip(found.tolist(), np.split(order, starts[1:]), strict=True)
+    parts = zip(found.tolist(), np.split(order, starts)[1:], strict=True)
     return {(names[code // n_groups], group_names[code % n_groups]): rows for code, rows in parts if code >= 0}
 
 

@@ -20,7 +20,8 @@ def check_representation(adata: AnnData, use_rep: str, layer: str | None) -> Non
         if adata.X is None:
             raise ValueError("Expected `adata.X` to hold a matrix for `use_rep`='X', found None.")
     elif use_rep not in adata.obsm:
-        hint = " Run `sc.pp.pca(adata)` first." if use_rep == "X_pca" else ""
+        hints = {"X_pca": " Run `sc.pp.pca(adata)` first.", "raw": " Take `adata.raw.to_adata()` for all genes."}
+        hint = hints.get(use_rep, "")
         raise KeyError(f"Expected `use_rep` to be 'X' or one of {sorted(adata.obsm)}, found {use_rep!r}.{hint}")
 
 

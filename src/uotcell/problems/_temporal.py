@@ -325,7 +325,7 @@ class TemporalProblem(Problem):
         Parameters
         ----------
         t
-            Time, in units of the time column.
+            Time, in units of the time column; where it holds dates, days since the first of them.
 
         Returns
         -------

@@ -58,7 +58,8 @@ def fit_perturbation(
     Parameters
     ----------
     adata
-        Annotated data with unique ``.obs_names``.
+        Annotated data with unique ``.obs_names``, in memory or backed, of which the file is not changed. A view
+        becomes a copy of its own when results are written.
     perturbation_key
         Column of ``.obs`` with the treatment of every cell.
     control

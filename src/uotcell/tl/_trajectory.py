@@ -53,9 +53,10 @@ def fit_trajectory(
     Parameters
     ----------
     adata
-        Annotated data with unique ``.obs_names``.
+        Annotated data with unique ``.obs_names``, in memory or backed, of which the file is not changed. A view
+        becomes a copy of its own when results are written.
     time_key
-        Column of ``.obs`` with the time of every cell.
+        Column of ``.obs`` with the time of every cell; dates and durations count in days.
     use_rep, layer, policy, reference, growth_key
         Cells and pairs, see :meth:`uotcell.problems.TemporalProblem.prepare`.
     method, tau, marginal_penalty, epsilon, cost, scale_cost, anchors
