@@ -44,7 +44,7 @@ def representation(adata: AnnData, rows: np.ndarray, use_rep: str, layer: str | 
     cells = dense((matrix.to_numpy() if isinstance(matrix, pd.DataFrame) else matrix)[rows])
     if cells.ndim != 2 or cells.dtype.kind not in "fiub":
         raise ValueError(f"Expected {name} to be a numeric matrix, found shape {cells.shape} and dtype {cells.dtype}.")
-    # Sums depend on the layout in memory: with one layout no result depends on how the cells were kept.
+    # CSC becomes dense column by column, and the last digits of sums depend on that: one layout, one answer.
     cells = np.ascontiguousarray(cells, cells.dtype if cells.dtype == np.float64 else np.float32)
     bad = ~np.isfinite(cells).all(axis=1)
     if bad.any():
