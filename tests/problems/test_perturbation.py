@@ -13,7 +13,7 @@ from scipy import sparse
 import uotcell as uc
 from uotcell.problems import FittedPair, PerturbationProblem, _perturbation
 from uotcell.problems._held_out import held_out_quality
-from uotcell.problems._perturbation_pair import slots_written
+from uotcell.problems._perturbation_pair import image_slots
 from uotcell.problems._splits import SPLITS
 
 LINES = ("a", "b")
@@ -639,8 +639,8 @@ def test_only_anndata_is_taken():
 
 
 def test_an_earlier_record_names_no_slots_of_others():
-    assert slots_written({"pairs": {"slots": np.array(["X_pca", "uot_push_a", "uot2_push_a"])}}, "uot") == {
+    assert image_slots({"pairs": {"slots": np.array(["X_pca", "uot_push_a", "uot2_push_a"])}}, "uot") == {
         "uot_push_a"
     }
     for record in (None, "pairs", {"pairs": 3}, {"pairs": {"slots": [["a"], 3]}}, {"pairs": {"slots": np.array({})}}):
-        assert slots_written(record, "uot") == set()
+        assert image_slots(record, "uot") == set()
