@@ -639,8 +639,6 @@ def test_only_anndata_is_taken():
 
 
 def test_an_earlier_record_names_no_slots_of_others():
-    assert image_slots({"pairs": {"slots": np.array(["X_pca", "uot_push_a", "uot2_push_a"])}}, "uot") == {
-        "uot_push_a"
-    }
+    assert image_slots({"pairs": {"slots": np.array(["X_pca", "uot_push_a", "uot2_push_a"])}}, "uot") == {"uot_push_a"}
     for record in (None, "pairs", {"pairs": 3}, {"pairs": {"slots": [["a"], 3]}}, {"pairs": {"slots": np.array({})}}):
         assert image_slots(record, "uot") == set()
