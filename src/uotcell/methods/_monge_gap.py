@@ -203,7 +203,7 @@ def _check_differentiable(cost_fn: CostFn, x: np.ndarray, y: np.ndarray) -> None
     n = min(len(x), len(y), 32)
     advice = "Use a cost whose gradient moves cells, written in jax.numpy."
     try:
-        gradient = np.asarray(_gradients(cost_fn, x[:n], y[:n]))
+        gradient = np.asarray(jax.vmap(jax.grad(cost_fn, argnums=1))(x[:n], y[:n]))
     except Exception as error:
         raise ValueError(
             f"Expected `cost` to be differentiable by jax, found {type(cost_fn).__name__}, whose gradient failed with "
@@ -215,11 +215,6 @@ def _check_differentiable(cost_fn: CostFn, x: np.ndarray, y: np.ndarray) -> None
             f"Expected `cost` to be differentiable between source and target cells, found {type(cost_fn).__name__}, "
             f"whose gradient is {found}. {advice}"
         )
-
-
-@jax.jit
-def _gradients(cost_fn: CostFn, x: jax.Array, y: jax.Array) -> jax.Array:
-    return jax.vmap(jax.grad(cost_fn, argnums=1))(x, y)
 
 
 @lru_cache

@@ -51,12 +51,15 @@ def is_translation_invariant(cost_fn: costs.CostFn) -> bool:
     return isinstance(cost_fn, (costs.TICost, costs.Euclidean))
 
 
-@jax.jit
 def pairwise_cost(cost_fn: costs.CostFn, x: jax.Array, y: jax.Array) -> jax.Array:
     """Cost of every pair, shape ``(len(x), len(y))``, never negative for squared Euclidean distance."""
     cost = cost_fn.all_pairs(x, y)
     # ‖x‖² + ‖y‖² − 2x·y can round below zero for near-identical cells.
     return jnp.maximum(cost, 0.0) if isinstance(cost_fn, costs.SqEuclidean) else cost
+
+
+# For costs that are data of a program anyway; a cost that is not registered with jax cannot be.
+compiled_cost = jax.jit(pairwise_cost)
 
 
 def mean_squared_distance(x: ArrayLike, y: ArrayLike, a: ArrayLike | None = None, b: ArrayLike | None = None) -> float:
@@ -153,7 +156,7 @@ class PointGeometry(Geometry):
     def __init__(self, x, y, a, b, cost_fn, scale, epsilon, *, tile: int | None = None):
         super().__init__(epsilon=epsilon)
         self.x, self.y, self.a, self.b, self.cost_fn, self.scale, self.tile = x, y, a, b, cost_fn, scale, tile
-        self._dense = pairwise_cost(cost_fn, x, y) / scale if tile is None else None
+        self._dense = compiled_cost(cost_fn, x, y) / scale if tile is None else None
 
     def cost_rows(self, rows: jax.Array) -> jax.Array:
         """Rows of a cost matrix that is held, in units of ``scale``, for source points given by their numbers."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ott.geometry.costs import CostFn, SqEuclidean
 
-from uotcell.ot._geometry import mean_squared_distance, pairwise_cost
+from uotcell.ot._geometry import compiled_cost, mean_squared_distance
 from uotcell.ot._inputs import on_device
 from uotcell.ot._sampling import choose
 from uotcell.ot._settings import check_positive
@@ -27,7 +27,7 @@ def cost_scale(x, y, a, b, cost_fn: CostFn, scale_cost: str | float, rng: jax.Ar
     if scale_cost == "mean" and isinstance(cost_fn, SqEuclidean):
         scale = mean_squared_distance(x, y, a, b)
     else:
-        cost = np.asarray(pairwise_cost(cost_fn, x[i], y[j]), np.float64)
+        cost = np.asarray(compiled_cost(cost_fn, x[i], y[j]), np.float64)
         mean = float(a[i] @ cost @ b[j] / (a[i].sum() * b[j].sum()))
         scale = mean if scale_cost == "mean" else float(np.median(cost))
     _check_scale(scale, scale_cost)
@@ -71,7 +71,7 @@ def _warn_if_few_cells_set_the_scale(scale: float, x, y, a, b, i, j, cost_fn: Co
     # Of one size, whatever the data, so that this is compiled once.
     some = (on_device(points[np.resize(rows, 512)]) for points, rows in ((x, i), (y, j)))
     lengths = ((mass > 0) * np.einsum("ij,ij->i", points, points) for points, mass in ((x, a), (y, b)))
-    warn_if_scale_is_far_from_median(scale, float(jnp.median(pairwise_cost(cost_fn, *some))), _farthest(*lengths))
+    warn_if_scale_is_far_from_median(scale, float(jnp.median(compiled_cost(cost_fn, *some))), _farthest(*lengths))
 
 
 def _farthest(x: np.ndarray, y: np.ndarray) -> str:
