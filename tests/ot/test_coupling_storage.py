@@ -88,7 +88,11 @@ class SqEuclidean(ott_costs.SqEuclidean):
     """Somebody's own, with the name of ott's."""
 
 
-@pytest.mark.parametrize("cost", [SqEuclidean(), ott_costs.RegTICost(L1()), ott_costs.PNormP(np.float32(1.5))], ids=str)
+@pytest.mark.parametrize(
+    "cost",
+    [SqEuclidean(), ott_costs.RegTICost(L1()), ott_costs.PNormP(np.float32(1.5))],
+    ids=["own", "RegTICost", "PNormP"],
+)
 def test_costs_that_no_file_can_hold_are_refused(cost):
     coupling = uc.ot.solve_unbalanced(X, Y, tau=0.95)
     with pytest.raises(ValueError, match=rf"a cost that a file can hold.*found {type(cost).__name__}\. Fit with"):
