@@ -84,7 +84,7 @@ def test_a_batch_without_a_coupling(pair, monkeypatch):
 
 @pytest.mark.parametrize("lockstep", [True, False])
 def test_one_pair_does_not_cost_the_others(lockstep, monkeypatch, tmp_path):
-    monkeypatch.setattr(_engine, "in_lockstep", lambda: lockstep)
+    monkeypatch.setattr(_engine, "on_accelerator", lambda: lockstep)
     pairs = [coupling(0, 1.0), coupling(1, 5.0), coupling(2, 1.0)]
     call = {**PLAIN, "n_iters": 20, "rng": [1, 2, 3], "names": ["a", "b", "c"]}
     bad = Drift(nan_loss_at=7, where_shift_exceeds=3.0)

@@ -23,6 +23,14 @@ class Killed(BaseException):
     """Passes every handler, like a kill."""
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_as_in_a_session():
+    """Processes that run tests side by side ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def pair():
     return coupling()
@@ -114,7 +122,7 @@ def test_killed_at_random_moments(pair, cache, uninterrupted, tmp_path):
 
 @pytest.mark.parametrize("lockstep", [True, False])
 def test_groups_go_on_where_they_were(lockstep, kill_after, chunks, monkeypatch, tmp_path):
-    monkeypatch.setattr(_engine, "in_lockstep", lambda: lockstep)
+    monkeypatch.setattr(_engine, "on_accelerator", lambda: lockstep)
     couplings = [coupling(seed, shift) for seed, shift in enumerate((1.0, 2.0, 3.0))]
     call = {**PLAIN, "ema_decay": 0.9, "group_size": 2}
     expected = [outcome(*pair) for pair in uc.train.fit_many(Drift(), couplings, **call)]

@@ -7,7 +7,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +129,7 @@ class Checkpoints:
             "sha256": _digest(arrays),
             "done": progress.done,
             **{name: getattr(progress, name).tolist() for name in ("best_divergence", "waited", "running")},
-            "histories": [asdict(history) for history in progress.histories],
+            "histories": [vars(history) for history in progress.histories],
             "failures": progress.failures,
         }
         args = self._ocp.args
