@@ -44,7 +44,7 @@ def table_scale(table: np.ndarray, a: np.ndarray, b: np.ndarray, scale_cost: str
     scale = mean if scale_cost == "mean" else median
     _check_scale(scale, scale_cost)
     if scale_cost == "mean":
-        warn_if_scale_is_far_from_median(scale, median, _farthest(table.mean(axis=1), table.mean(axis=0)))
+        _warn_if_scale_is_far_from_median(scale, median, _farthest(table.mean(axis=1), table.mean(axis=0)))
     return scale
 
 
@@ -71,20 +71,19 @@ def _warn_if_few_cells_set_the_scale(scale: float, x, y, a, b, i, j, cost_fn: Co
     # Of one size, whatever the data, so that this is compiled once.
     some = (on_device(points[np.resize(rows, 512)]) for points, rows in ((x, i), (y, j)))
     lengths = ((mass > 0) * np.einsum("ij,ij->i", points, points) for points, mass in ((x, a), (y, b)))
-    warn_if_scale_is_far_from_median(scale, float(jnp.median(compiled_cost(cost_fn, *some))), _farthest(*lengths))
+    _warn_if_scale_is_far_from_median(scale, float(jnp.median(compiled_cost(cost_fn, *some))), _farthest(*lengths))
 
 
 def _farthest(x: np.ndarray, y: np.ndarray) -> str:
     return f"row {x.argmax()} of `x`" if x.max() >= y.max() else f"row {y.argmax()} of `y`"
 
 
-def warn_if_scale_is_far_from_median(
-    scale: float, median: float, farthest: str, remedy: str = " or use scale_cost='median'"
-) -> None:
+def _warn_if_scale_is_far_from_median(scale: float, median: float, farthest: str) -> None:
     """Warn when the mean cost is not that of most pairs, and name the cell that is farthest from all others."""
     if scale > 5 * median:
         warnings.warn(
             f"The mean cost ({scale:.3g}) is more than five times the median ({median:.3g}): a few far cells set the "
-            f"scale of `epsilon` for all others. The farthest is {farthest}. Remove these cells{remedy}.",
+            f"scale of `epsilon` for all others. The farthest is {farthest}. Remove these cells or use "
+            "scale_cost='median'.",
             stacklevel=5,
         )

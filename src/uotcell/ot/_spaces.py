@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,6 @@ from uotcell._memory import check_memory
 from uotcell.ot._geodesic import Geodesic, Paths, neighbor_graph, path_lengths
 from uotcell.ot._geometry import HIGHEST, pairwise_cost, resolve_cost
 from uotcell.ot._inputs import as_float32, on_device
-from uotcell.ot._scale import warn_if_scale_is_far_from_median
 
 
 class PointSpace(NamedTuple):
@@ -113,9 +113,24 @@ def build_space(
             f"Expected a positive mean cost between the cells of `{name}`, found {scale:.3g}: they all coincide or the "
             "values overflow float32. Check the representation."
         )
-    farthest = f"row {anchors[table.mean(axis=1).argmax()]} of `{name}`"
-    warn_if_scale_is_far_from_median(scale, float(np.median(table)), farthest, remedy="")
+    _warn_if_few_cells_set_the_scale(scale, table, anchors, mass, name)
     return space._replace(scale=jnp.float32(scale) if isinstance(space, PointSpace) else scale), table / scale
+
+
+def _warn_if_few_cells_set_the_scale(
+    scale: float, table: np.ndarray, anchors: np.ndarray, mass: np.ndarray, name: str
+) -> None:
+    """Warn when the farthest fiftieth of the cells makes most of the mean cost; clusters far apart are no reason."""
+    cells = np.fromiter(dict.fromkeys(anchors[np.argsort(-table.mean(axis=1))]), int)
+    rest = ~np.isin(anchors, cells[: -(-len(cells) // 50)])
+    without = float(mass[rest] @ table[np.ix_(rest, rest)] @ mass[rest]) / max(mass[rest].sum(), 1e-300) ** 2
+    if rest.any() and scale > 5 * without:
+        warnings.warn(
+            f"The mean cost between cells of `{name}` ({scale:.3g}) is more than five times that without the farthest "
+            f"({without:.3g}): a few far cells set the scale of `epsilon` for all others. The farthest is row "
+            f"{cells[0]} of `{name}`. Remove these cells.",
+            stacklevel=4,
+        )
 
 
 class Linearisation(NamedTuple):
