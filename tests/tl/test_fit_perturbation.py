@@ -354,7 +354,7 @@ BAD_INPUT = {
     "unknown keyword": (None, {"n_iter": 10}, TypeError, "unexpected keyword argument 'n_iter'"),
     "not converged": (
         None,
-        {"tau": 1.0, "epsilon": 1e-5},
+        {"tau": 1.0, "epsilon": 3e-7},
         uc.ConvergenceError,
         r"coupling of 'mild' failed.*Raise .*`epsilon`",
     ),
