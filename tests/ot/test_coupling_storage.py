@@ -10,6 +10,7 @@ from ott.geometry.regularizers import L1
 
 import uotcell as uc
 from uotcell._disk import Decoder, Encoder
+from uotcell.ot._geometry import UnridgedCosine
 from uotcell.ot._storage import COSTS, decode_cost, decode_coupling, encode_cost, encode_coupling
 
 RNG = np.random.default_rng(0)
@@ -73,6 +74,7 @@ def test_couplings_across_spaces(name):
 def test_costs_come_back_with_their_settings():
     given = [
         ott_costs.SqEuclidean(), ott_costs.Euclidean(), ott_costs.NegDotProduct(), ott_costs.Cosine(ridge=0.5),
+        UnridgedCosine(),
         ott_costs.Arccos(1, ridge=0.25), ott_costs.PNormP(1.5), ott_costs.SqPNorm(1.5),
     ]  # fmt: skip
     assert {type(cost).__name__ for cost in given} == set(COSTS)

@@ -27,14 +27,14 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @jax.tree_util.register_pytree_node_class
-class Cosine(costs.Cosine):
+class UnridgedCosine(costs.Cosine):
     """ott's cosine distance without the 1e-8 it adds to the product of lengths, which makes short cells orthogonal."""
 
     def __init__(self):
         super().__init__(ridge=float(np.finfo(np.float32).tiny))
 
 
-COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": Cosine}
+COSTS = {"sqeuclidean": costs.SqEuclidean, "euclidean": costs.Euclidean, "cosine": UnridgedCosine}
 
 
 def resolve_cost(cost: str | costs.CostFn) -> costs.CostFn:

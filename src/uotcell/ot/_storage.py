@@ -13,6 +13,7 @@ from ott.geometry import costs
 from uotcell.ot._base import Coupling
 from uotcell.ot._coupling import UnbalancedCoupling
 from uotcell.ot._geodesic import Geodesic, GeodesicCost, Paths
+from uotcell.ot._geometry import UnridgedCosine
 from uotcell.ot._quadratic_coupling import QuadraticCost, QuadraticCoupling
 from uotcell.ot._spaces import Linearisation, PathSpace, PointSpace
 from uotcell.ot._structured import StructuredCoupling
@@ -25,6 +26,7 @@ COSTS: dict[str, tuple[type, dict[str, str]]] = {
         (costs.Euclidean, {}),
         (costs.NegDotProduct, {}),
         (costs.Cosine, {"ridge": "_ridge"}),
+        (UnridgedCosine, {}),
         (costs.Arccos, {"n": "n", "ridge": "_ridge"}),
         (costs.PNormP, {"p": "p"}),
         (costs.SqPNorm, {"p": "p"}),
