@@ -351,4 +351,4 @@ def test_a_quadratic_problem_that_one_cell_decides_names_the_cell():
 def test_a_quadratic_problem_that_does_not_settle_says_so():
     x, y = spaces()
     with pytest.raises(uc.ConvergenceError, match=r"quadratic problem still changed|from its optimality"):
-        solve_quadratic(x, y, tau=1.0, epsilon=1e-3, max_iterations=20)
+        solve_quadratic(x, y, tau=1.0, epsilon=1e-4, max_iterations=5)
