@@ -28,13 +28,13 @@ def categories(values, order, *, ordered=True):
             id="dates, over a leap day",
         ),
         pytest.param(
-            column(pd.to_timedelta(["36h", "-1d"])),
-            {pd.Timedelta("-1d"): -1.0, pd.Timedelta("36h"): 1.5},
+            column(pd.to_timedelta(["36h", "-1D"])),
+            {pd.Timedelta("-1D"): -1.0, pd.Timedelta("36h"): 1.5},
             id="durations",
         ),
         pytest.param(
-            categories(pd.to_timedelta(["2d", "1d"]), pd.to_timedelta(["2d", "1d"])),
-            {pd.Timedelta("2d"): 0.0, pd.Timedelta("1d"): 1.0},
+            categories(pd.to_timedelta(["2D", "1D"]), pd.to_timedelta(["2D", "1D"])),
+            {pd.Timedelta("2D"): 0.0, pd.Timedelta("1D"): 1.0},
             id="ordered durations, order against the time",
         ),
         pytest.param(column(["10", "9"]), {"9": 9.0, "10": 10.0}, id="numeric strings"),
