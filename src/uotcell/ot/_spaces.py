@@ -16,6 +16,10 @@ from uotcell.ot._geometry import HIGHEST, pairwise_cost, resolve_cost
 from uotcell.ot._inputs import as_float32, on_device
 
 
+# Of fewer cells none is far from the rest.
+LEAST_CELLS = 10
+
+
 class PointSpace(NamedTuple):
     """Space with a cost between points; distances are in units of ``scale``, cells in coordinates minus a shift."""
 
@@ -122,9 +126,11 @@ def _warn_if_few_cells_set_the_scale(
 ) -> None:
     """Warn when the farthest fiftieth of the cells makes most of the mean cost; clusters far apart are no reason."""
     cells = np.fromiter(dict.fromkeys(anchors[np.argsort(-table.mean(axis=1))]), int)
+    if len(cells) < LEAST_CELLS:
+        return
     rest = ~np.isin(anchors, cells[: -(-len(cells) // 50)])
-    without = float(mass[rest] @ table[np.ix_(rest, rest)] @ mass[rest]) / max(mass[rest].sum(), 1e-300) ** 2
-    if rest.any() and scale > 5 * without:
+    without = float(mass[rest] @ table[np.ix_(rest, rest)] @ mass[rest]) / mass[rest].sum() ** 2
+    if scale > 5 * without:
         warnings.warn(
             f"The mean cost between cells of `{name}` ({scale:.3g}) is more than five times that without the farthest "
             f"({without:.3g}): a few far cells set the scale of `epsilon` for all others. The farthest is row "
