@@ -15,7 +15,6 @@ from uotcell.ot._geodesic import Geodesic, Paths, neighbor_graph, path_lengths
 from uotcell.ot._geometry import HIGHEST, pairwise_cost, resolve_cost
 from uotcell.ot._inputs import as_float32, on_device
 
-
 # Of fewer cells none is far from the rest.
 LEAST_CELLS = 10
 
