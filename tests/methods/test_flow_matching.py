@@ -164,6 +164,24 @@ def test_no_way_is_no_move():
         np.testing.assert_array_equal(found, np.ones((2, 2, 1)))
 
 
+@pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.5, 1.0)])
+def test_a_row_whose_steps_become_too_many_is_not_a_number(times):
+    """One of two rows turns a hundred thousand times; the other one, which rests, arrives."""
+
+    def field(t, state, row):
+        return row * 1e6 * jnp.cos(1e6 * t + state)
+
+    found = flow(field, jnp.ones((2, 1)), jnp.array(times), solver="tsit5", n_steps=None, tolerance=1e-6)
+    np.testing.assert_array_equal(found[:, 0], 1)
+    assert np.isnan(found[:, 1]).all()
+
+
+def test_equal_steps_may_be_many():
+    options = {"solver": "euler", "n_steps": 5_000, "tolerance": 1.0}
+    found = flow(lambda t, x, _: -x, jnp.ones((1, 1)), jnp.array([0.0, 1.0]), **options)
+    assert float(found[-1, 0, 0]) == pytest.approx(np.exp(-1.0), rel=1e-3)
+
+
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
 def test_halving_the_steps_divides_the_error_by_the_order(solver, order):
     errors = []
