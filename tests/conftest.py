@@ -1,7 +1,8 @@
-"""Keep a process that compiles thousands of programs alive and off the network, and examples of properties the same."""
+"""Keep a process that runs thousands of tests alive, off the network and without figures of the test before."""
 
 import gc
 import socket
+import sys
 from pathlib import Path
 
 import jax
@@ -29,6 +30,13 @@ def _drop_compiled_programs_in_time():
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > ENOUGH_MAPS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="session", autouse=True)

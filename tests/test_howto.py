@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from matplotlib import pyplot as plt
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "howto").glob("*.md"))
 
@@ -17,4 +16,3 @@ def test_runs(page, tmp_path, monkeypatch):
     names = {}
     for block in blocks:
         exec(compile(block, page.name, "exec"), names)
-    plt.close("all")

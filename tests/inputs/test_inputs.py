@@ -128,12 +128,6 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(found[~missing], expected[~missing])
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @lru_cache(None)
 def answer(content, where, call):
     """Numbers of the dense content in memory."""

@@ -38,13 +38,6 @@ def table(scores=SCORES, *, dataset="screen", weighting="unweighted", **changed)
     return pd.DataFrame(rows).assign(**changed)
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-    assert plt.get_fignums() == []
-
-
 def points(ax):
     """Scaled scores inside the axes by method."""
     names = [label.get_text() for label in ax.get_yticklabels()]

@@ -33,12 +33,6 @@ def adata():
     )
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def drawn(ax):
     """Cells without a value and, in colour, the others."""
     return ax.collections[0], ax.collections[1]

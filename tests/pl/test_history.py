@@ -28,13 +28,6 @@ def adata():
     return AnnData(np.zeros((3, 1), np.float32), uns={"uot": {"params": {}, "history": curves}})
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-    assert plt.get_fignums() == []
-
-
 def twin(ax):
     (other,) = (sibling for sibling in ax.figure.axes if sibling is not ax)
     return other

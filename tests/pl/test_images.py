@@ -27,7 +27,6 @@ def picture(function):
 def _default_style():
     with matplotlib.style.context("default"):
         yield
-    plt.close("all")
 
 
 def field():

@@ -35,13 +35,6 @@ def problem(adata):
     return StraightCourse(adata)
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-    assert plt.get_fignums() == []
-
-
 def draw(plot, *args, **options):
     """Axes of a plot; an animation is left at its last frame."""
     if plot is interpolation:

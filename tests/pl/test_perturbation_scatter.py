@@ -42,13 +42,6 @@ def many(n_conditions, rng=0):
     return table({f"drug {i:02d}": tuple(draws[i].tolist()) for i in range(n_conditions)})
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-    assert plt.get_fignums() == []
-
-
 def parts(ax):
     """Positions of the runs and of the means, and the colours of the means, by condition."""
     runs, means = ax.collections[::2], ax.collections[1::2]

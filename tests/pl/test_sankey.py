@@ -15,13 +15,6 @@ from uotcell.pl._sankey import spread
 MASSES = pd.DataFrame([[30.0, 10.0], [0.0, 60.0]], index=["stem", "blood"], columns=["stem", "blood"])
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-    assert plt.get_fignums() == []
-
-
 def bands(ax):
     """Ends of the bands: heights of the upper edge left and right, and thickness."""
     paths = [patch.get_path().vertices for patch in ax.patches if isinstance(patch, PathPatch)]

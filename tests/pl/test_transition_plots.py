@@ -33,13 +33,6 @@ def adata():
     )
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-    assert plt.get_fignums() == []
-
-
 def texts(ax):
     return [text.get_text() for text in ax.texts]
 

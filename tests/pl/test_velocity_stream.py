@@ -46,13 +46,6 @@ def adata():
     )
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-    assert plt.get_fignums() == []
-
-
 @pytest.fixture
 def shown(monkeypatch):
     calls = []

@@ -33,12 +33,6 @@ def adata():
     return AnnData(x, obs=obs, var=var, uns={"uot": {"params": {"use_rep": "X", "time_key": "day"}}})
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def relative(adata):
     weights = adata.obs["uot_source_weight"]
     return np.log2(weights / weights.groupby(adata.obs["day"]).transform("mean")).to_numpy()[: 2 * N_CELLS]
