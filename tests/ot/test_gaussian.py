@@ -1,5 +1,7 @@
 """Couplings against the closed form between Gaussians."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from gaussian_oracle import make_oracle
@@ -7,10 +9,12 @@ from gaussian_oracle import make_oracle
 import uotcell as uc
 
 
-def solve(oracle, **kwargs):
+@cache
+def solved(dim, penalty):
+    """The closed form of this penalty, cells and their coupling."""
+    oracle = make_oracle(dim, penalty)
     x, y = oracle.sample(4000, seed=1)
-    kwargs = {"marginal_penalty": oracle.penalty / oracle.mean_cost} | kwargs
-    return x, y, uc.ot.solve_unbalanced(x, y, **kwargs)
+    return oracle, x, y, uc.ot.solve_unbalanced(x, y, marginal_penalty=oracle.penalty / oracle.mean_cost)
 
 
 @pytest.mark.parametrize(
@@ -18,8 +22,7 @@ def solve(oracle, **kwargs):
     [(2, 4.0, 0.05), (2, 12.0, 0.05), (2, 36.0, 0.05), (8, 6.0, 0.15), (8, 12.0, 0.15), (8, 36.0, 0.15)],
 )
 def test_rescaled_moments(dim, penalty, mean_bound):
-    oracle = make_oracle(dim, penalty)
-    x, y, coupling = solve(oracle)
+    oracle, x, y, coupling = solved(dim, penalty)
     sides = (
         (x, coupling.source_weights, oracle.rescaled_source, oracle.source_mean),
         (y, coupling.target_weights, oracle.rescaled_target, oracle.target_mean),
@@ -33,27 +36,24 @@ def test_rescaled_moments(dim, penalty, mean_bound):
 
 @pytest.mark.parametrize("penalty", [4.0, 12.0, 36.0])
 def test_entropic_map(penalty):
-    oracle = make_oracle(2, penalty)
-    _, _, coupling = solve(oracle)
+    oracle, _, _, coupling = solved(2, penalty)
     assert oracle.l2_uvp(coupling.push) <= 2.0
 
 
 def test_infinite_penalty_is_the_balanced_bures_map():
-    oracle = make_oracle(2, 1e6)
+    oracle, x, y, coupling = solved(2, 1e6)
     bures = np.sqrt(oracle.target_var / oracle.source_var)
-    x, _, coupling = solve(oracle)
     points = x[:500]
     np.testing.assert_allclose(oracle.push(points), oracle.target_mean + bures * points, atol=1e-4)
     assert oracle.l2_uvp(coupling.push) <= 2.0
     np.testing.assert_allclose(np.asarray(coupling.source_weights) * 4000, 1, atol=0.01)
-    _, _, balanced = solve(oracle, marginal_penalty=np.inf)
+    balanced = uc.ot.solve_unbalanced(x, y, marginal_penalty=np.inf)
     np.testing.assert_allclose(balanced.push(points), coupling.push(points), atol=0.02)
     assert balanced.tau == (1.0, 1.0)
 
 
 def test_weights_of_unseen_cells_are_the_closed_form():
-    oracle = make_oracle(2, 12.0)
-    _, _, coupling = solve(oracle)
+    oracle, _, _, coupling = solved(2, 12.0)
     mean, var = oracle.rescaled_source
     # log ã/a of the closed form, up to the constant that sets the mass.
     x = oracle.sample(1000, seed=7)[0]
