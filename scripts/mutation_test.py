@@ -65,7 +65,7 @@ TESTS = {
     "ot/_sinkhorn.py": ["tests/ot/test_sinkhorn.py", "tests/ot/test_solve.py"],
     "ot/_solve.py": ["tests/ot/test_solve.py", "tests/ot/test_geodesic.py"],
     "ot/_spaces.py": QUADRATIC,
-    "ot/_starts.py": QUADRATIC,
+    "ot/_starts.py": ["tests/ot/test_starts.py", *QUADRATIC],
     "ot/_storage.py": ["tests/ot/test_coupling_storage.py"],
     "ot/_structured.py": ["tests/ot/test_geodesic.py", *QUADRATIC],
     "methods/_base.py": ["tests/methods/test_icnn.py", "tests/methods/test_battery.py"],
@@ -161,7 +161,7 @@ def mutants(file: str) -> list[Mutant]:
     """Every mutant of a file that is not written the same."""
     text = (PACKAGE / file).read_text()
     places = [(i, k) for i, (node, _) in enumerate(nodes(ast.parse(text))) for k, _ in enumerate(list(changes(node)))]
-    found = []
+    unchanged, found = ast.unparse(ast.parse(text)), []
     for i, k in places:
         tree = ast.parse(text)
         node, statement = list(nodes(tree))[i]
@@ -170,7 +170,8 @@ def mutants(file: str) -> list[Mutant]:
         line, before = node.lineno if hasattr(node, "lineno") else statement.lineno, _shown(node)
         list(changes(node))[k]()
         ast.fix_missing_locations(tree)
-        found.append(Mutant(file, line, before, _shown(node), ast.unparse(tree)))
+        if (source := ast.unparse(tree)) != unchanged:
+            found.append(Mutant(file, line, before, _shown(node), source))
     return found
 
 

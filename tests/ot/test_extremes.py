@@ -150,6 +150,17 @@ def test_a_mean_cost_that_one_cell_decides_names_the_cell():
     assert_agrees(coupling, x, far)
 
 
+def test_a_mean_cost_of_five_times_the_median_is_the_most_that_passes():
+    """One cloud at zero, the other at one but for a cell: the median cost is one, the mean what this cell makes it."""
+    x = np.zeros((100, 1))
+    y = np.ones((100, 1))
+    y[0] = np.sqrt(1 + 100 * 3.9)  # a mean cost of 4.9, where the median is 1
+    solve(x, y, tau=0.9)
+    y[0] = np.sqrt(1 + 100 * 4.1)
+    with pytest.warns(UserWarning, match="more than five times the median"):
+        solve(x, y, tau=0.9)
+
+
 @pytest.mark.parametrize(
     ("tau", "sides", "row"),
     [(1.0, "x", "1 of `x`.*row 7"), ((0.95, 1.0), "y", "1 of `y`.*row 3"), (0.95, "xy", "1 of `x`.*row 7")],

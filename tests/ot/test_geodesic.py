@@ -86,6 +86,7 @@ def test_potentials_give_seen_cells_their_own_weights():
     x, y, _ = roll(150, 130)
     coupling = uc.ot.solve_unbalanced(x, y, tau=0.9, cost="geodesic", epsilon=0.05, threshold=1e-5)
     assert isinstance(coupling, uc.ot.StructuredCoupling)
+    assert coupling.anchors is None
     np.testing.assert_allclose(coupling.source_rescaling(x) / 150, coupling.source_weights, rtol=1e-3)
     np.testing.assert_allclose(coupling.target_rescaling(y) / 130, coupling.target_weights, rtol=1e-3)
     near = coupling.source_rescaling(x + 1e-3)
@@ -161,6 +162,14 @@ def test_scale_is_the_mean_the_median_or_a_number():
     for scale_cost, expected in (("mean", matrix.mean()), ("median", np.median(matrix)), (7.0, 7.0)):
         coupling = uc.ot.solve_unbalanced(x, y, tau=0.95, epsilon=0.5, cost="geodesic", scale_cost=scale_cost)
         assert coupling.scale == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_a_mean_length_that_one_cell_decides_names_the_cell(side):
+    x, y, _ = roll(40, 30)
+    {"x": x, "y": y}[side][3] += 1e3
+    with pytest.warns(UserWarning, match=f"five times the median.* The farthest is row 3 of `{side}`"):
+        uc.ot.solve_unbalanced(x, y, tau=0.9, epsilon=0.1, cost="geodesic")
 
 
 def test_a_graph_in_parts_says_so():

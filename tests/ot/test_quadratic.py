@@ -87,6 +87,7 @@ def test_the_plan_is_a_stationary_point_of_the_objective_as_written():
         return value + penalties[1] * divergence(pi.sum(0), b)
 
     found = plan(coupling)
+    assert coupling.n_iters >= coupling.n_outer >= 1  # sweeps of all linear problems
     np.testing.assert_allclose(found.sum(1), coupling.source_weights, rtol=1e-3)
     lowest, rng = objective(found), np.random.default_rng(2)
     directions = [np.ones((n, m)), *rng.normal(size=(20, n, m))]
@@ -166,6 +167,14 @@ def test_weight_one_is_the_linear_problem(tau):
     assert images.shape == (40, 7)
     assert fused.n_shared == 2
     np.testing.assert_allclose(images[:, 5:], linear.push(x_shared), atol=1e-2)
+
+
+def test_weight_zero_leaves_shared_features_out():
+    x, y, x_shared, y_shared = spaces()
+    alone = uc.ot.solve_quadratic(x, y, tau=0.9, epsilon=0.1, n_starts=1)
+    shared = {"x_shared": x_shared, "y_shared": y_shared, "fused_weight": 0}
+    fused = uc.ot.solve_quadratic(x, y, **shared, tau=0.9, epsilon=0.1, n_starts=1)
+    np.testing.assert_allclose(fused.source_weights, alone.source_weights, rtol=1e-4)
 
 
 def test_one_balanced_side_sets_the_mass():
@@ -340,6 +349,9 @@ def test_bad_spaces():
         uc.ot.solve_quadratic(x, np.ones((30, 2)))
     with pytest.raises(ValueError, match="finite, found NaN or inf in 1 of 40 rows"):
         uc.ot.solve_quadratic(np.where(np.arange(40)[:, None] == 7, np.nan, x), y)
+    same = np.full((40, 1), 1234567.1)  # but for rounding
+    with pytest.raises(ValueError, match="shared features to differ between cells, found one value"):
+        uc.ot.solve_quadratic(x, y, x_shared=same, y_shared=same[:30] * (1 + 1e-14))
 
 
 @pytest.mark.parametrize(

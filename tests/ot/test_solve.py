@@ -238,6 +238,7 @@ def test_pools_of_partners_are_rows_of_the_plan(tile, monkeypatch):
         ({"b": -np.ones(60)}, "`b` to be finite, non-negative"),
         ({"a": np.zeros(80)}, "not all zero"),
         ({"tile": 0}, "`tile` to be a positive integer"),
+        ({"tile": True}, "`tile` to be a positive integer"),
         ({"anchors": 0}, "`anchors` to be a positive integer"),
         ({"max_iterations": 0}, "`max_iterations` to be a positive integer"),
     ],

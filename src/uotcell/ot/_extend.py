@@ -10,9 +10,7 @@ from uotcell.ot._inputs import on_device
 from uotcell.ot._structured import CrossCost
 
 
-def structured_coupling(
-    cls, cost: CrossCost, cells, masses, support, solution, *, shifts=None, anchored=False, **fields
-):
+def structured_coupling(cls, cost: CrossCost, cells, masses, support, solution, *, anchored, shifts=None, **fields):
     """Build a coupling from a solve on some cells of each side: extend potentials and weights to all of them.
 
     Parameters
@@ -27,10 +25,10 @@ def structured_coupling(
         Rows of both sides the problem was solved on.
     solution
         Potentials and marginals on the support, whose cells carry the mass of their whole side.
-    shifts
-        What is subtracted from the cells of both sides; by default their means, in one space the mean of these.
     anchored
         Whether cells with mass were left out of the solve.
+    shifts
+        What is subtracted from the cells of both sides; by default their means, in one space the mean of these.
     fields
         Further fields of the coupling.
 

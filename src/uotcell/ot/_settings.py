@@ -36,7 +36,7 @@ def resolve_tau(tau, marginal_penalty, epsilon: float) -> tuple[float, float]:
 
 def check_count(name: str, value: int | None) -> None:
     """Raise unless the value is a positive integer, or left out."""
-    if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
         raise ValueError(f"Expected `{name}` to be a positive integer, found {value!r}.")
 
 

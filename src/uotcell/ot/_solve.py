@@ -200,8 +200,8 @@ def _solve_geodesic(
     solution = without_padding(solution, len(rows), len(columns))
     check_solution(solution, prior=np.sqrt(a.sum() * b.sum()), **settings)
     return structured_coupling(
-        StructuredCoupling, cost, (x, y), (a, b), (rows, columns), solution, epsilon=epsilon, tau=tau, scale=scale,
-        memory_limit=memory_limit,
+        StructuredCoupling, cost, (x, y), (a, b), (rows, columns), solution, anchored=False, epsilon=epsilon, tau=tau,
+        scale=scale, memory_limit=memory_limit,
     )  # fmt: skip
 
 
