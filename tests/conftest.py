@@ -3,6 +3,7 @@
 import gc
 import socket
 import sys
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 # Every compiled program holds some memory maps, of which Linux grants a process 65,530; past them compiling crashes.
 MAPS, ENOUGH_MAPS = Path("/proc/self/maps"), 20_000
+
+# Few tests that take long: a process that came to one of these files last would be waited for.
+LONG_FILES = ("test_checkpoint", "test_fit_many", "test_gaussian", "test_genot", "test_howto", "test_memory_limit")
 
 # An example may have to compile first.
 settings.register_profile(
@@ -22,6 +26,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("uotcell")
+
+
+def pytest_collection_modifyitems(items):
+    n_tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.stem not in LONG_FILES, -n_tests[item.path]))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,7 +29,7 @@ class Case:
 
 CASES = {
     "icnn": Case(
-        ICNN(hidden=(16, 16), n_inner=2), ICNN(hidden=(64, 64), n_inner=4), {"global": 600, "minibatch": 300}, 2.0
+        ICNN(hidden=(16, 16), n_inner=2), ICNN(hidden=(64, 64), n_inner=4), {"global": 600, "minibatch": 150}, 2.0
     ),
     "monge_gap": Case(
         MongeGap(hidden=(16, 16)), MongeGap(hidden=(64, 64), learning_rate=1e-2), {"global": 300, "minibatch": 300}, 5.0

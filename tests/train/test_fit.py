@@ -35,7 +35,7 @@ def test_reaches_the_closed_form_from_the_identity(dim, bound):
     x, y = oracle.sample(4000, seed=1)
     coupling = uc.ot.solve_unbalanced(x, y, marginal_penalty=oracle.penalty / oracle.mean_cost)
     method = ICNN(initial_map="identity")
-    fitted, history = uc.train.fit(method, coupling, n_iters=600, progress=False)
+    fitted, history = uc.train.fit(method, coupling, n_iters=200, progress=False)
     assert oracle.l2_uvp(fitted.push) <= bound
     assert min(history.valid_divergence) < history.baseline["identity"]
     mean, var = oracle.rescaled_source
