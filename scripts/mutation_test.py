@@ -182,7 +182,7 @@ def _shown(node: ast.AST) -> str:
     return text if len(text) <= 90 else f"{text[:87]}…"
 
 
-def run(folder: Path, tests: list[str], timeout: float) -> str:
+def run(folder: Path, tests: list[str], timeout: float | None) -> str:
     """Run tests on the package in a folder, in a fresh process; say how it went."""
     process = FRESH.Process(target=run_here, args=(folder, tests))
     process.start()
@@ -233,7 +233,7 @@ def main() -> None:
             shutil.copytree(PACKAGE, folder / "uotcell", ignore=shutil.ignore_patterns("__pycache__"))
             if mutant is not None:
                 (folder / "uotcell" / mutant.file).write_text(mutant.source)
-            outcome = run(folder, tests or TESTS[mutant.file], arguments.timeout)
+            outcome = run(folder, tests or TESTS[mutant.file], None if mutant is None else arguments.timeout)
             shutil.rmtree(folder)
             if mutant is not None:
                 print(f"{outcome}: {mutant.file}:{mutant.line} {mutant.before} -> {mutant.after}", file=sys.stderr)
