@@ -48,6 +48,16 @@ def test_push_is_the_gradient_of_the_potential_of_every_row():
     np.testing.assert_allclose(method.push(params, x), one_by_one, atol=1e-5)
 
 
+def test_ways_between_a_cell_and_its_image_are_straight():
+    method = ICNN(hidden=(8,))
+    params = method.init(jax.random.key(0), 3).params
+    x, y = (jax.random.normal(jax.random.key(seed), (16, 3)) for seed in (1, 2))
+    forward, backward = method.push(params, x), method.pull(params, y)
+    for t in (0.0, 0.3, 1.0):
+        np.testing.assert_allclose(method.interpolate(params, x, t), (1 - t) * x + t * forward, atol=1e-6)
+        np.testing.assert_allclose(method.interpolate_back(params, y, t), (1 - t) * backward + t * y, atol=1e-6)
+
+
 @pytest.mark.parametrize("draw", range(4))
 def test_every_draw_of_the_source_is_used_by_its_own_step(draw):
     method = ICNN(hidden=(8,), n_inner=3)

@@ -132,6 +132,12 @@ def test_across_spaces_each_side_has_its_own_features():
             rescaling(cells[:, :2])
 
 
+def test_cells_of_another_shape_are_refused_by_name(networks):
+    for rescaling, name in ((networks.source_rescaling, "x"), (networks.target_rescaling, "y")):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            rescaling(np.zeros((4, 9)))
+
+
 def test_travels_with_a_map(coupling, networks, tmp_path):
     method = MongeGap(hidden=(8,))
     fitted, _ = uc.train.fit(method, coupling, n_iters=2, batch_size=16, progress=False)
