@@ -404,6 +404,10 @@ def test_bad_options(options, message):
         FlowMatching(**options)
 
 
+def test_options_at_their_bounds_are_taken():
+    assert FlowMatching(hidden=(1,), noise=0.0, n_steps=1).hidden == (1,)
+
+
 def test_unknown_options_raise():
     with pytest.raises(TypeError, match="sigma"):
         FlowMatching(sigma=0.1)
